@@ -1,0 +1,264 @@
+"""Presets: one TOML names a model, its embedding space, its weights and its default options.
+
+A preset is found by its name or by a path: a folder that holds `preset.toml`, or a TOML file.
+Options merge in one order: defaults < preset < flags. Unknown keys fail.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from types import MappingProxyType
+from typing import Any, Literal, get_args
+
+from s2v_cli.errors import OptionError, PresetError
+from s2v_cli.options import GenerateOptions
+from s2v_cli.space import EmbeddingSpace
+
+__all__ = [
+    "Preset",
+    "WeightFile",
+    "WeightRole",
+    "list_presets",
+    "load_preset",
+    "preset_names",
+    "read_preset",
+]
+
+WeightRole = Literal["sound_encoder", "image_encoder", "generator"]
+
+PRESET_FILE = "preset.toml"  # of a preset that is a folder
+
+_Kinds = Mapping[str, type | tuple[type, ...]]
+_TOP: _Kinds = {
+    "name": str,
+    "title": str,
+    "description": str,
+    "model": str,
+    "bundled": bool,
+    "resolution": int,
+    "licence": str,
+    "commercial": bool,
+    "space": dict,
+    "sound": dict,
+    "generate": dict,
+    "weights": list,
+}
+_SPACE: _Kinds = {"name": str, "dimension": int, "scale": str}
+_SOUND: _Kinds = {"sample_rate": int, "window_s": (int, float)}
+_GENERATE: _Kinds = {"truncation": (int, float), "best_of": int, "size": int}
+_WEIGHTS: _Kinds = {"role": str, "file": str, "bytes": int, "sha256": str}
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """One file of weights.
+
+    Attributes:
+        role: what the file holds.
+        file: path relative to the preset's folder, with `/`, ending in .safetensors.
+        bytes: size of the file.
+        sha256: of the whole file, 64 hexadecimal digits.
+    """
+
+    role: WeightRole
+    file: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A model with its weights and default options.
+
+    Attributes:
+        name: what `--preset` takes.
+        title: for people.
+        description: one line.
+        model: which architecture reads the weights.
+        space: embedding space of its encoders and generator.
+        resolution: side of the pictures that the generator makes, pixels.
+        licence: of the weights.
+        commercial: whether that licence allows commercial use.
+        bundled: whether the weights come with the package.
+        sample_rate: of the sound that the encoder hears, Hz.
+        window_s: how much sound it hears at once, seconds.
+        weights: the files.
+        generate: its defaults of GenerateOptions: `truncation`, `best_of`, `size`.
+        folder: where its TOML lies; weight files are relative to it.
+    """
+
+    name: str
+    title: str
+    description: str
+    model: str
+    space: EmbeddingSpace
+    resolution: int
+    licence: str
+    commercial: bool
+    bundled: bool
+    sample_rate: int
+    window_s: float
+    weights: tuple[WeightFile, ...]
+    generate: Mapping[str, Any]
+    folder: Path
+
+    @property
+    def bytes(self) -> int:
+        """Size of all weights."""
+        return sum(weight.bytes for weight in self.weights)
+
+    def generate_options(self, **flags: Any) -> GenerateOptions:
+        """Options merged as defaults < preset < flags; a flag that is None was not given.
+
+        Raises:
+            OptionError: a value is outside its range.
+        """
+        given = {name: value for name, value in flags.items() if value is not None}
+        return GenerateOptions(**{**self.generate, **given})
+
+
+def preset_names() -> list[str]:
+    """Names of the presets that come with the package, sorted."""
+    return sorted(path.stem for path in _package_folder().glob("*.toml"))
+
+
+def list_presets() -> list[Preset]:
+    """The presets that come with the package, sorted by name."""
+    return [load_preset(name) for name in preset_names()]
+
+
+def load_preset(name: str | os.PathLike[str]) -> Preset:
+    """Find a preset by its name or by a path to a folder or a TOML file.
+
+    Raises:
+        PresetError: there is none (with the nearest name), or its TOML is malformed.
+    """
+    text = os.fspath(name)
+    names = preset_names()
+    if text in names:
+        return read_preset(_package_folder() / f"{text}.toml")
+    path = Path(text).expanduser()
+    if text and path.is_dir():
+        path /= PRESET_FILE
+    if text and path.is_file():
+        return read_preset(path)
+    if "/" in text or os.sep in text or path.suffix == ".toml":
+        raise PresetError(
+            f"No preset at {text!r}: a preset is a name, a folder with {PRESET_FILE}, "
+            "or a TOML file."
+        )
+    near = _nearest(text, names)
+    raise PresetError(f"Unknown preset {text!r}.{near} Run 's2v presets' to list all.")
+
+
+def read_preset(path: Path) -> Preset:
+    """Read one preset's TOML.
+
+    Raises:
+        PresetError: unreadable or malformed; names the file and the key.
+    """
+    import tomllib
+
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PresetError(f"Cannot read the preset {path}: {error}.") from error
+    _check_keys(table, _TOP, path, "")
+    space, sound, generate = table["space"], table["sound"], table.get("generate", {})
+    _check_keys(space, _SPACE, path, "space.")
+    _check_keys(sound, _SOUND, path, "sound.")
+    _check_keys(generate, _GENERATE, path, "generate.", required=False)
+    if space["scale"] not in ("unit", "raw"):
+        raise PresetError(f"space.scale is {space['scale']!r} in {path}; allowed: unit, raw.")
+    if not re.fullmatch(r"[\w][\w.-]*", table["name"]):
+        raise PresetError(
+            f"name is {table['name']!r} in {path}; allowed: letters, digits, '-', '_' and '.'."
+        )
+    for table_, key in ((table, "resolution"), (space, "dimension"), *((sound, k) for k in _SOUND)):
+        if table_[key] <= 0:
+            raise PresetError(f"{key} is {table_[key]!r} in {path}; allowed: more than 0.")
+    try:
+        GenerateOptions(**generate)
+    except OptionError as error:
+        raise PresetError(f"In [generate] of {path}: {error}") from error
+    weights = tuple(
+        _weight_file(entry, path, f"weights[{number}].")
+        for number, entry in enumerate(table["weights"])
+    )
+    roles = [weight.role for weight in weights]
+    if len(set(roles)) != len(roles):
+        raise PresetError(f"A role is listed twice in [[weights]] of {path}: {', '.join(roles)}.")
+    plain = {key: table[key] for key, kind in _TOP.items() if kind not in (dict, list)}
+    return Preset(
+        **plain,
+        space=EmbeddingSpace(**space),
+        sample_rate=sound["sample_rate"],
+        window_s=float(sound["window_s"]),
+        weights=weights,
+        generate=MappingProxyType(dict(generate)),
+        folder=path.parent,
+    )
+
+
+def _package_folder() -> Path:
+    from importlib.resources import files
+
+    return Path(str(files(__name__)))
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(name, list(names), n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def _weight_file(entry: Any, path: Path, prefix: str) -> WeightFile:
+    if not isinstance(entry, dict):
+        raise PresetError(f"{prefix[:-1]} is not a table in {path}.")
+    _check_keys(entry, _WEIGHTS, path, prefix)
+    file, roles = PurePosixPath(entry["file"]), get_args(WeightRole)
+    inside = not file.is_absolute() and ".." not in file.parts and "\\" not in entry["file"]
+    checks = {
+        "role": (entry["role"] in roles, ", ".join(roles)),
+        "file": (
+            inside and file.suffix == ".safetensors",
+            "a relative path to a .safetensors file below the preset's folder",
+        ),
+        "bytes": (entry["bytes"] >= 0, "0 or more"),
+        "sha256": (
+            re.fullmatch("[0-9a-f]{64}", entry["sha256"]) is not None,
+            "64 hexadecimal digits in lower case",
+        ),
+    }
+    for key, (ok, allowed) in checks.items():
+        if not ok:
+            raise PresetError(f"{prefix}{key} is {entry[key]!r} in {path}; allowed: {allowed}.")
+    return WeightFile(**entry)
+
+
+def _check_keys(
+    table: Mapping[str, Any], kinds: _Kinds, path: Path, prefix: str, *, required: bool = True
+) -> None:
+    for key, value in table.items():
+        if key not in kinds:
+            hint = _nearest(key, kinds) or f" Allowed: {', '.join(kinds)}."
+            raise PresetError(f"Unknown key {prefix + key!r} in {path}.{hint}")
+        kind = kinds[key]
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            wanted = kind if isinstance(kind, type) else kind[-1]
+            raise PresetError(
+                f"{prefix}{key} is {value!r} in {path}; allowed: a TOML {_toml_kind(wanted)}."
+            )
+    missing = [key for key in kinds if key not in table and key != "generate"]
+    if required and missing:
+        raise PresetError(f"Missing key {prefix + missing[0]!r} in {path}.")
+
+
+def _toml_kind(kind: type) -> str:
+    kinds = {str: "string", bool: "boolean", int: "integer", float: "number", dict: "table"}
+    return kinds.get(kind, "array")

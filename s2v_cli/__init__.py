@@ -1,0 +1,67 @@
+"""s2v: turn sound into pictures.
+
+    from s2v_cli import Sound2Vision
+    Sound2Vision.load("mini").generate("rain.wav", seed=7)[0].save("rain.png")
+
+Names are loaded on first use, so importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from s2v_cli.audio.mix import apply_gain
+    from s2v_cli.audio.read import Sound, read_sound
+    from s2v_cli.errors import S2VError
+    from s2v_cli.options import GenerateOptions, SoundOptions
+    from s2v_cli.pipeline import Picture, Sound2Vision, SoundEmbedding
+    from s2v_cli.presets import Preset, list_presets, load_preset
+    from s2v_cli.space import EmbeddingSpace
+
+_HOMES = {
+    "EmbeddingSpace": "space",
+    "GenerateOptions": "options",
+    "Picture": "pipeline",
+    "Preset": "presets",
+    "S2VError": "errors",
+    "Sound": "audio.read",
+    "Sound2Vision": "pipeline",
+    "SoundEmbedding": "pipeline",
+    "SoundOptions": "options",
+    "apply_gain": "audio.mix",
+    "list_presets": "presets",
+    "load_preset": "presets",
+    "read_sound": "audio.read",
+}
+
+__all__ = [
+    "EmbeddingSpace",
+    "GenerateOptions",
+    "Picture",
+    "Preset",
+    "S2VError",
+    "Sound",
+    "Sound2Vision",
+    "SoundEmbedding",
+    "SoundOptions",
+    "__version__",
+    "apply_gain",
+    "list_presets",
+    "load_preset",
+    "read_sound",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 's2v_cli' has no attribute {name!r}")
+    return getattr(import_module(f"s2v_cli.{home}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,1 @@
+"""Sound: reading, mixing and the encoders' front ends."""

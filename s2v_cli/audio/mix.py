@@ -1,0 +1,44 @@
+"""Level and length of a sound."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Wave = npt.NDArray[np.float32]
+
+
+def apply_gain(wave: Wave, gain_db: float) -> Wave:
+    """Scale a wave by a gain in dB (§5.1); nothing is clipped.
+
+    Args:
+        wave: float32 of any shape.
+        gain_db: 6.02 dB doubles the amplitude, 0 dB returns the wave itself.
+
+    Returns:
+        float32 of the same shape.
+    """
+    if gain_db == 0:
+        return wave
+    scaled = np.multiply(wave, 10.0 ** (gain_db / 20.0), dtype=np.float64)
+    return np.asarray(scaled, np.float32)
+
+
+def tile(wave: Wave, length: int) -> Wave:
+    """Repeat a wave [T] and cut it to `length` samples, as the published front end does.
+
+    Args:
+        wave: float32 [T], T >= 1.
+        length: number of samples to return, >= 0.
+
+    Returns:
+        float32 [length].
+
+    Raises:
+        ValueError: the wave has no samples or more than one dimension, or length is negative.
+    """
+    if wave.ndim != 1 or not wave.size:
+        raise ValueError(f"wave has shape {list(wave.shape)}; allowed: [T] with T >= 1.")
+    if length < 0:
+        raise ValueError(f"length is {length}; allowed: 0 or more samples.")
+    return np.resize(wave, length)

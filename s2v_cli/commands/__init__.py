@@ -1,0 +1,1 @@
+"""Commands: one file each, that parses, makes one library call and prints."""

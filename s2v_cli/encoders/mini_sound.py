@@ -1,0 +1,81 @@
+"""The bundled sound encoder f_A: a small residual network over log-mel into the `mini` space."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from s2v_cli.audio import filterbank
+from s2v_cli.encoders.mini_image import MINI_SPACE, ResidualBlock
+
+STEM = 32  # channels at 32 mel rows
+WIDTHS = (64, 128, 256)  # channels at 16, 8 and 4 mel rows
+DEPTHS = (1, 2, 1)  # residual blocks at each of them
+FAMILIES = 29  # photo classes that sounds were paired with
+
+
+class MiniSoundEncoder(nn.Module):
+    """Wave [B, T] at 16 kHz -> z^A [B, 256], unit norm."""
+
+    space = MINI_SPACE
+    sample_rate = filterbank.SAMPLE_RATE
+    window_s = 5.0
+
+    centres: Tensor
+    calibration: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(1, STEM, 5, 2, 2, bias=False), nn.BatchNorm2d(STEM), nn.ReLU()
+        )
+        blocks: list[nn.Module] = []
+        inputs = STEM
+        for width, depth in zip(WIDTHS, DEPTHS, strict=True):
+            for block in range(depth):
+                blocks.append(ResidualBlock(inputs, width, 1 if block else 2))
+                inputs = width
+        self.blocks = nn.Sequential(*blocks)
+        self.head = nn.Linear(2 * inputs, self.space.dimension)
+        # Mean sound embeddings of the taught kinds, and what turns the distance to the nearest
+        # of them into a familiarity (scale, offset, threshold); filled in by training.
+        self.register_buffer("centres", torch.zeros(FAMILIES, self.space.dimension))
+        self.register_buffer("calibration", torch.tensor([1.0, 0.0, 0.0]))
+
+    @property
+    def samples(self) -> int:
+        """How many samples it hears at once."""
+        return round(self.window_s * self.sample_rate)
+
+    def feature_map(self, spectrogram: Tensor) -> Tensor:
+        """Last convolution's map [B, 256, 4, frames / 16] of a log-mel [B, 1, 64, frames]."""
+        return self.blocks(self.stem(spectrogram))  # type: ignore[no-any-return]
+
+    def embed(self, feature_map: Tensor) -> Tensor:
+        """z^A [B, 256], unit norm, from the map of `feature_map`."""
+        rows = feature_map.float().mean(dim=2)
+        pooled = torch.cat([rows.mean(dim=2), rows.amax(dim=2)], dim=1)
+        with torch.autocast(pooled.device.type, enabled=False):
+            weight, bias = self.head.weight.float(), self.head.bias.float()
+            return F.normalize(F.linear(pooled, weight, bias), dim=-1)
+
+    def forward(self, wave: Tensor) -> Tensor:
+        """Encode wave [B, T] at 16 kHz into z^A [B, 256], unit norm."""
+        spectrogram = filterbank.log_mel(wave, self.samples).to(self.head.weight.dtype)
+        return self.embed(self.feature_map(spectrogram))
+
+    def familiarity(self, embedding: Tensor) -> Tensor:
+        """How surely z^A [B, 256] is of a kind that was taught, [B] in 0 to 1.
+
+        A logistic curve over the cosine to the nearest kind's mean embedding, fitted on
+        validation sounds with and without photos.
+        """
+        nearest = (embedding.float() @ self.centres.float().T).amax(dim=1)
+        scale, offset, _ = self.calibration.float()
+        return torch.sigmoid(scale * nearest + offset)
+
+    @property
+    def familiarity_threshold(self) -> float:
+        """Familiarity below which a sound counts as unfamiliar."""
+        return float(self.calibration[2])

@@ -1,0 +1,169 @@
+"""Names of the pictures that a run will write, planned and checked before any work."""
+
+from __future__ import annotations
+
+import math
+import os
+import string
+from collections.abc import Sequence
+from pathlib import Path
+
+from s2v_cli.errors import OptionError, OutputError
+
+PICTURE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+TEMPLATE_FIELDS = ("stem", "seed", "index", "preset", "window")
+MAX_SHEET_SIDE = 16_384  # pixels, of a contact sheet; about 0.8 GB at most
+
+
+def plan_outputs(
+    target: str | None,
+    sounds: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    preset: str,
+    window: str,
+    grid: bool = False,
+    overwrite: bool = False,
+) -> list[list[Path]]:
+    """Name every picture of a run.
+
+    Args:
+        target: a file, a folder (one that exists, or a path that ends in `/`), a template with
+            the fields `{stem}`, `{seed}`, `{index}` (from 1), `{preset}` and `{window}`, or None
+            for the current folder.
+        sounds: source of each sound; `-` has the stem `stdin`.
+        seeds: of the pictures of each sound.
+        preset: its name, for the template.
+        window: its name, for the template.
+        grid: whether all pictures go on one contact sheet.
+        overwrite: whether files that exist may be replaced.
+
+    Returns:
+        Paths by sound and seed; with `grid` a single one.
+
+    Raises:
+        OptionError: unknown field or suffix, or two pictures would land on one file.
+        OutputError: a file exists and may not be replaced, or its folder cannot be written.
+    """
+    template = _template(target, many_sounds=len(sounds) > 1, many=len(seeds) > 1, grid=grid)
+    names = {"preset": preset, "window": window}
+    if grid:
+        stem = "sounds" if len(sounds) > 1 else sound_stem(sounds[0])
+        plan = [[_fill(template, {"stem": stem, "seed": seeds[0], "index": 1, **names})]]
+    else:
+        plan = [
+            [
+                _fill(
+                    template,
+                    {
+                        "stem": sound_stem(sound),
+                        "seed": seed,
+                        "index": number * len(seeds) + offset + 1,
+                        **names,
+                    },
+                )
+                for offset, seed in enumerate(seeds)
+            ]
+            for number, sound in enumerate(sounds)
+        ]
+    _check_distinct(plan, sounds)
+    paths = [path for row in plan for path in row]
+    for folder in {path.parent: None for path in paths}:
+        _check_folder(folder)
+    existing = [path for path in paths if os.path.lexists(path)]
+    if existing and not overwrite:
+        more = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
+        raise OutputError(f"{existing[0]}{more} exists; use --force to replace.")
+    return plan
+
+
+def sound_stem(source: str) -> str:
+    """File name without suffix; `stdin` for `-`."""
+    return "stdin" if source == "-" else Path(source).stem
+
+
+def literal(path: str) -> str:
+    """A path as a template that stands for itself."""
+    return path.replace("{", "{{").replace("}", "}}")
+
+
+def check_sheet(count: int, columns: int | None, cell: int, gap: int) -> None:
+    """Refuse a contact sheet that is too large.
+
+    Raises:
+        OptionError: a side is longer than `MAX_SHEET_SIDE` pixels.
+    """
+    columns = columns or math.ceil(math.sqrt(count))
+    longest = max(columns, math.ceil(count / columns)) * (cell + gap) - gap
+    if longest > MAX_SHEET_SIDE:
+        raise OptionError(
+            f"The contact sheet would be {longest} pixels long; allowed: {MAX_SHEET_SIDE}. "
+            "Use a lower --count or --size."
+        )
+
+
+def _template(target: str | None, *, many_sounds: bool, many: bool, grid: bool) -> str:
+    if grid:
+        default = "{stem}.png" if many_sounds else "{stem}-grid.png"
+    else:
+        default = "{stem}-{seed}.png" if many else "{stem}.png"
+    if target is None:
+        return default
+    if not target:
+        raise OptionError("output is ''; allowed: a file, a folder or a template.")
+    if os.path.isdir(target):
+        return os.path.join(literal(target), default)
+    if target.endswith(("/", os.sep)):
+        return target + default
+    if "{" in target or "}" in target or not many or grid:
+        return target
+    stem, suffix = os.path.splitext(target)
+    return f"{stem}-{{seed}}{suffix}"
+
+
+def _fill(template: str, values: dict[str, str | int]) -> Path:
+    allowed = ", ".join(f"{{{field}}}" for field in TEMPLATE_FIELDS)
+    try:
+        for _, field, _, _ in string.Formatter().parse(template):
+            if field is not None and field not in TEMPLATE_FIELDS:
+                raise OptionError(
+                    f"Unknown field {'{' + field + '}'!r} in output {template!r}; "
+                    f"allowed: {allowed}."
+                )
+        path = Path(template.format(**values))
+    except (ValueError, TypeError) as error:
+        if isinstance(error, OptionError):
+            raise
+        raise OptionError(
+            f"Malformed output {template!r}: {error}; allowed fields: {allowed}."
+        ) from error
+    if path.suffix.lower() not in PICTURE_FORMATS:
+        raise OptionError(
+            f"Cannot write {path.name!r}: its suffix is {path.suffix!r}; "
+            f"allowed: {', '.join(PICTURE_FORMATS)} (a folder ends in '/')."
+        )
+    return path
+
+
+def _check_distinct(plan: list[list[Path]], sounds: Sequence[str]) -> None:
+    taken: dict[str, str] = {}
+    for sound, row in zip(sounds, plan, strict=False):
+        for path in row:
+            key = os.path.abspath(path)
+            if key in taken:
+                raise OptionError(
+                    f"Several pictures would land on {str(path)!r} "
+                    f"(of {taken[key]!r} and {sound!r}); output may be a folder or a template "
+                    "with {stem}, {seed} or {index}."
+                )
+            taken[key] = sound
+
+
+def _check_folder(folder: Path) -> None:
+    nearest = os.path.abspath(folder)
+    while not os.path.lexists(nearest):
+        nearest = os.path.dirname(nearest)
+    if not os.path.isdir(nearest):
+        raise OutputError(f"Cannot write to {folder}: {nearest} is not a folder.")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise OutputError(f"Cannot write to {folder}: no permission to write in {nearest}.")

@@ -1,0 +1,122 @@
+"""The paper's losses against direct, slow formulas."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from s2v_cli.training.losses import audio_visual_loss, group_contrastive, info_nce
+
+
+def draw(rows: int, size: int, seed: int) -> torch.Tensor:
+    random = torch.Generator().manual_seed(seed)
+    return F.normalize(torch.randn(rows, size, generator=random, dtype=torch.float64), dim=1)
+
+
+def slow_info_nce(a: np.ndarray, b: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Eq. 1, term by term: -log(exp(-d(a_j, b_j)) / sum_k exp(-d(a_j, b_k)))."""
+    losses = []
+    for j in range(len(a)):
+        shares = [np.exp(-np.sqrt(((a[j] - other) ** 2).sum()) / temperature) for other in b]
+        losses.append(-np.log(shares[j] / sum(shares)))
+    return np.array(losses)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.2])
+def test_info_nce_is_equation_1(temperature: float) -> None:
+    a, b = draw(5, 7, 0), draw(8, 7, 1)  # three rows of b are negatives only
+    expected = slow_info_nce(a.numpy(), b.numpy(), temperature)
+    np.testing.assert_allclose(info_nce(a, b, temperature).numpy(), expected, rtol=1e-6)
+
+
+def test_the_temperature_is_1_as_in_the_paper() -> None:
+    a, b = draw(5, 7, 0), draw(5, 7, 1)
+    np.testing.assert_allclose(info_nce(a, b).numpy(), slow_info_nce(a.numpy(), b.numpy()))
+
+
+def test_audio_visual_loss_is_equation_2() -> None:
+    sound, image = draw(6, 9, 2), draw(6, 9, 3)
+    expected = (
+        slow_info_nce(sound.numpy(), image.numpy()) + slow_info_nce(image.numpy(), sound.numpy())
+    ).mean() / 2
+    assert float(audio_visual_loss(sound, image)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_audio_visual_loss_is_symmetric_and_brings_rows_to_unit_norm() -> None:
+    sound, image = draw(6, 9, 2), draw(6, 9, 3)
+    loss = float(audio_visual_loss(sound, image))
+    assert float(audio_visual_loss(image, sound)) == pytest.approx(loss)
+    assert float(audio_visual_loss(3 * sound, 0.5 * image)) == pytest.approx(loss)
+    assert float(audio_visual_loss(sound, image.flip(0))) != pytest.approx(loss)
+
+
+def test_a_lower_temperature_is_harder_on_wrong_pairs_and_softer_on_right_ones() -> None:
+    sound = draw(6, 9, 2)
+    right = [float(audio_visual_loss(sound, sound, t)) for t in (1.0, 0.1)]
+    wrong = [float(audio_visual_loss(sound, sound.roll(1, 0), t)) for t in (1.0, 0.1)]
+    assert right[1] < right[0]
+    assert wrong[1] > wrong[0]
+
+
+def test_unpaired_sounds_are_negatives_of_the_images_only() -> None:
+    sound, image, strange = draw(6, 9, 2), draw(6, 9, 3), draw(4, 9, 4)
+    others = np.concatenate([sound.numpy(), strange.numpy()])
+    expected = (
+        slow_info_nce(sound.numpy(), image.numpy()) + slow_info_nce(image.numpy(), others)
+    ).mean() / 2
+    loss = float(audio_visual_loss(sound, image, unpaired=strange))
+    assert loss == pytest.approx(expected, rel=1e-6)
+    assert loss > float(audio_visual_loss(sound, image))
+
+
+def test_the_gradient_is_finite_at_distance_zero() -> None:
+    sound = draw(4, 9, 2).float().requires_grad_()
+    image = sound.detach().clone().requires_grad_()
+    audio_visual_loss(sound, image).backward()
+    for tensor in (sound, image):
+        assert tensor.grad is not None
+        assert tensor.grad.isfinite().all()
+
+
+def slow_group_contrastive(
+    embedding: np.ndarray, group: list[int], centres: np.ndarray, temperature: float
+) -> float:
+    """Khosla et al., Eq. 2, and a softmax over the centres, row by row; the mean of both."""
+    centres = centres / np.linalg.norm(centres, axis=1, keepdims=True)
+    among, to_centres = [], []
+    for i, row in enumerate(embedding):
+        share = np.exp(embedding @ row / temperature)
+        rest = share.sum() - share[i]
+        own = [j for j in range(len(group)) if group[j] == group[i] and j != i]
+        if own:
+            among.append(-np.mean([np.log(share[j] / rest) for j in own]))
+        share = np.exp(centres @ row / temperature)
+        to_centres.append(-np.log(share[group[i]] / share.sum()))
+    return float((np.mean(among) + np.mean(to_centres)) / 2)
+
+
+def test_group_contrastive_is_its_formula_though_one_group_has_one_member() -> None:
+    embedding, centres = draw(7, 9, 5), draw(3, 9, 6) * 2
+    group = [0, 0, 1, 1, 1, 0, 2]
+    loss = group_contrastive(embedding, torch.tensor(group), centres, 0.2)
+    expected = slow_group_contrastive(embedding.numpy(), group, centres.numpy(), 0.2)
+    assert float(loss) == pytest.approx(expected, rel=1e-6)
+
+
+def test_group_contrastive_is_lower_where_groups_lie_apart() -> None:
+    group = torch.tensor([0, 0, 1, 1])
+    centres = torch.eye(2, 4)
+    apart, mixed = centres[group], centres[torch.tensor([0, 1, 0, 1])]
+    assert float(group_contrastive(apart, group, centres)) < 0.1
+    assert float(group_contrastive(mixed, group, centres)) > 2
+
+
+def test_group_contrastive_has_a_finite_gradient_on_equal_rows() -> None:
+    embedding = draw(1, 9, 7).float().repeat(4, 1).requires_grad_()
+    centres = draw(2, 9, 8).float().requires_grad_()
+    group_contrastive(embedding, torch.tensor([0, 0, 1, 1]), centres).backward()
+    for tensor in (embedding, centres):
+        assert tensor.grad is not None
+        assert tensor.grad.isfinite().all()

@@ -1,0 +1,180 @@
+"""A recipe from data to a preset that draws; a killed run goes on as if it had not been killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from s2v_cli.errors import TrainingError
+from s2v_cli.pipeline import Sound2Vision
+from s2v_cli.training import loop
+from s2v_cli.training.recipe import load_recipe
+from s2v_cli.training.run import STAGES, Run
+
+RECIPE = """
+name = "tiny"
+seed = 3
+[stages.image_encoder]
+steps = 3
+batch = 8
+learning_rate = 1e-3
+loss_weights = { zoom = 0.5 }
+[stages.codec]
+steps = 2
+batch = 2
+learning_rate = 1e-3
+loss_weights = { pixel = 1.0 }
+[stages.sharpen]
+steps = 2
+batch = 2
+learning_rate = 1e-3
+loss_weights = { pixel = 1.0, feature = 0.3 }
+[stages.polish]
+steps = 2
+batch = 2
+learning_rate = 1e-3
+loss_weights = { pixel = 1.0, feature = 0.3, adversarial = 0.05, freeze_encoder = 1 }
+[stages.flow]
+steps = 3
+batch = 4
+learning_rate = 1e-3
+[stages.distil]
+steps = 2
+batch = 4
+learning_rate = 1e-4
+loss_weights = { guidance = 2.0, substeps = 2 }
+[stages.sound_encoder]
+steps = 2
+batch = 4
+learning_rate = 1e-3
+"""
+
+
+@pytest.fixture(scope="module")
+def tiny_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("recipe") / "tiny.toml"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_the_mini_recipe_is_complete() -> None:
+    recipe = load_recipe("mini")
+    assert [name for name, _ in recipe.stages] == list(STAGES)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("seed = ", "not valid TOML"),
+        ("seed = 1", "no [stages.NAME]"),
+        ("[stages.flow]\nstep = 1", "unknown key 'step'"),
+        ("[stages.flow]\nsteps = 0\nbatch = 1\nlearning_rate = 1.0", "steps is 0"),
+        ("[stages.flow]\nsteps = 1\nbatch = 1\nlearning_rate = 0", "learning_rate is 0"),
+        ("[stages.flow]\nsteps = 1", "batch"),
+    ],
+)
+def test_a_malformed_recipe_is_refused(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(text)
+    with pytest.raises(TrainingError, match=r".") as refusal:
+        load_recipe(str(path))
+    assert says in str(refusal.value)
+
+
+def test_an_unknown_recipe_lists_the_known(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="known: mini"):
+        load_recipe(str(tmp_path / "nothing.toml"))
+
+
+def test_a_run_ends_in_a_preset_that_draws(
+    miniature: Path, tiny_recipe: Path, tmp_path: Path
+) -> None:
+    seen: dict[str, int] = {}
+    run = Run(
+        miniature,
+        tmp_path,
+        load_recipe(str(tiny_recipe)),
+        lambda stage, step, steps, figures: seen.__setitem__(stage, step),
+    )
+    folder = run.train()
+    assert set(STAGES) <= set(seen)
+    model = Sound2Vision.load(folder)
+    (picture,) = model.generate(miniature / "sounds/rain/0.wav", seed=1)
+    assert isinstance(picture, Image.Image) and picture.size == (128, 128)
+    # The run that is finished has nothing left to do and gives the same weights.
+    before = {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
+    assert len(before) == 3
+    seen.clear()
+    assert Run(miniature, tmp_path, run.recipe, None).train() == folder
+    assert {path.name: path.read_bytes() for path in folder.glob("*.safetensors")} == before
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(
+    miniature: Path, tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = load_recipe(str(tiny_recipe))
+    whole = Run(miniature, tmp_path / "whole", recipe).image_encoder().state_dict()
+
+    class Killed(Exception):
+        pass
+
+    def kill(stage: str, step: int, steps: int, figures: dict[str, float]) -> None:
+        if step == 2:
+            raise Killed
+
+    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", -1.0)  # a checkpoint after every step
+    with pytest.raises(Killed):
+        Run(miniature, tmp_path / "killed", recipe, kill).image_encoder()
+    resumed = Run(miniature, tmp_path / "killed", recipe).image_encoder().state_dict()
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, resumed[name]), name
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(
+    miniature: Path, tiny_recipe: Path, tmp_path: Path
+) -> None:
+    text = tiny_recipe.read_text().replace("learning_rate = 1e-3\nloss_weights = { zoom", "X", 1)
+    path = tmp_path / "hot.toml"
+    path.write_text(text.replace("X", "learning_rate = 1e30\nloss_weights = { zoom"))
+    with pytest.raises(TrainingError, match="the loss is nan"):
+        Run(miniature, tmp_path / "run", load_recipe(str(path))).image_encoder()
+
+
+@pytest.mark.slow
+def test_kill_9_and_the_same_command_again(
+    miniature: Path, tiny_recipe: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    command = [
+        *(sys.executable, "-m", "s2v_cli", "train", str(miniature), "--recipe", str(tiny_recipe)),
+        *("--out", str(out), "--threads", "1"),
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while not (out / "codec.pt").exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(out / "preset")
+    assert "image_encoder:" not in done.stderr  # finished before the kill: not trained again
+    assert (out / "preset/preset.toml").is_file()

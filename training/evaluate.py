@@ -1,0 +1,612 @@
+"""How good a model's pictures of held-out sounds are: fit, diversity, copies, loudness, speed.
+
+    python -m s2v_cli.training.evaluate DATA --preset mini --out runs/evaluation --split test
+
+All choices are made on the split `validation`; `test` is for the figures that are published.
+Every draw is seeded; but for the time taken, a second run with as many threads on the same machine
+gives the same.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+from torch.nn import functional as F
+
+from s2v_cli.encoders.mini_image import MiniImageEncoder
+from s2v_cli.errors import TrainingError
+from s2v_cli.picture import make_grid, save_picture, to_image, write_file
+from s2v_cli.pipeline import Sound2Vision, SoundEmbedding
+from s2v_cli.training import crops
+from s2v_cli.training.dataset import (
+    EXTRA_PAIRS,
+    TEST_FOLD,
+    UNSCORED,
+    Clip,
+    Photo,
+    find_clips,
+    find_photos,
+    load_photos,
+    load_waves,
+)
+from s2v_cli.training.familiarity import rank_auc
+from s2v_cli.training.image_stage import embed_crops
+from s2v_cli.training.judge import (
+    BATCH,
+    JUDGE_OPTIONS,
+    Judge,
+    Progress,
+    accuracy,
+    as_images,
+    look,
+    resize,
+    train_judge,
+)
+from s2v_cli.training.recipe import StageOptions
+from s2v_cli.training.zoom_regressor import (
+    ZOOM_OPTIONS,
+    SoundToPicture,
+    loudness_spearman,
+    train_zoom_regressor,
+)
+
+RESAMPLES = 2000  # of the bootstrap
+COPY_QUANTILE = 0.01  # of the held-out photos' own distances to the training photos
+COPY_ZOOMS = (1.0, 2**0.5, 2.0)  # training photos are searched whole and from nearer
+THUMBNAIL = 32  # px
+MEAN_PHOTOS = 100  # of each group, for its mean z^V
+PAIRS_SHOWN = 10
+
+
+def rank_of(logits: Tensor, target: Tensor) -> Tensor:
+    """Rank [N] from 1 of the target [N] among logits [N, G]; ties count against it."""
+    own = logits.gather(1, target[:, None])
+    return (logits >= own).sum(dim=1)
+
+
+def class_mean(values: Sequence[float], classes: Sequence[str]) -> float:
+    """Mean over classes of the mean of each class's values."""
+    means = class_means(values, classes).values()
+    return sum(means) / max(1, len(means))
+
+
+def class_means(values: Sequence[float], classes: Sequence[str]) -> dict[str, float]:
+    """Mean of each class's values, by class."""
+    grouped: dict[str, list[float]] = {}
+    for value, name in zip(values, classes, strict=True):
+        grouped.setdefault(name, []).append(value)
+    return {name: sum(found) / len(found) for name, found in sorted(grouped.items())}
+
+
+def bootstrap(
+    values: Sequence[float],
+    classes: Sequence[str],
+    recordings: Sequence[str],
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """95% interval of the class mean: recordings are drawn again within each class.
+
+    Clips of one recording are not independent, so they are drawn together. A class with one
+    recording adds no width.
+    """
+    random = np.random.default_rng(seed)
+    means = []
+    for name in sorted(set(classes)):
+        sums: dict[str, tuple[float, int]] = {}
+        for value, own, recording in zip(values, classes, recordings, strict=True):
+            if own == name:
+                total, count = sums.get(recording, (0.0, 0))
+                sums[recording] = (total + value, count + 1)
+        table = np.array([sums[recording] for recording in sorted(sums)])  # [R, 2]
+        drawn = table[random.integers(len(table), size=(resamples, len(table)))].sum(axis=1)
+        means.append(drawn[:, 0] / drawn[:, 1])
+    low, high = np.quantile(np.mean(means, axis=0), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def pairwise_distance(features: Tensor) -> float:
+    """Mean Euclidean distance over all pairs of features [N, F]; N is 2 or more."""
+    return float(F.pdist(features.double()).mean())
+
+
+def near_copies(distance: Tensor, reference: Tensor) -> tuple[Tensor, float]:
+    """Which pictures lie suspiciously near to a training photo.
+
+    Args:
+        distance: of each picture to its nearest training photo, [N].
+        reference: the same of real photos that were held out, [M].
+
+    Returns:
+        bool [N], true below the 1st percentile of `reference`; and that percentile. One in a
+        hundred real photos is below it.
+    """
+    limit = float(torch.quantile(reference.double(), COPY_QUANTILE))
+    return distance.double() < limit, limit
+
+
+def nearest(
+    queries: Tensor, galleries: Iterator[Tensor] | Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Distance to the nearest row and its index, each [N], of queries [N, F].
+
+    Args:
+        queries: what is looked for.
+        galleries: several versions [M, F] of one gallery; row j is the same item in each.
+    """
+    distance = torch.full((len(queries),), float("inf"))
+    index = torch.zeros(len(queries), dtype=torch.long)
+    for gallery in galleries:
+        for start in range(0, len(queries), BATCH):
+            rows = slice(start, start + BATCH)
+            found, where = torch.cdist(queries[rows], gallery).min(dim=1)
+            better = found < distance[rows]
+            distance[rows] = torch.where(better, found, distance[rows])
+            index[rows] = torch.where(better, where, index[rows])
+    return distance, index
+
+
+def signatures(
+    judge: Judge, pictures: Tensor, zoom: float = 1.0, mirrored: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Unit judge features [N, F] and thumbnails [N, 3072] of pictures [N, 3, S, S].
+
+    Args:
+        judge: whose features are taken.
+        pictures: uint8, or float in [-1, 1].
+        zoom: of a centred crop.
+        mirrored: whether left and right change places.
+    """
+    features, thumbnails = [], []
+    margin = round(pictures.shape[-1] * (1 - 1 / zoom) / 2)
+    inner = slice(margin, pictures.shape[-1] - margin)
+    for part in pictures.split(BATCH):
+        images = as_images(part[:, :, inner, inner])
+        images = images.flip(-1) if mirrored else images
+        features.append(F.normalize(look(judge, images)[0], dim=1))
+        thumbnails.append(resize(images, THUMBNAIL).flatten(1))
+    return torch.cat(features), torch.cat(thumbnails)
+
+
+def fold_classes(data: Path) -> set[str]:
+    """Sound classes with clips in ESC-50's fold 4 and a photo class in `image_classes.csv`."""
+    with (data / "sounds" / "SOURCES.csv").open(newline="", encoding="utf-8") as file:
+        found = {r["class"] for r in csv.DictReader(file) if r["esc50_fold"] == TEST_FOLD}
+    with (data / "sounds" / "image_classes.csv").open(newline="", encoding="utf-8") as file:
+        paired = {r["sound_class"] for r in csv.DictReader(file) if r["image_class"]}
+    return (found & paired) - set(EXTRA_PAIRS) - UNSCORED
+
+
+@dataclass
+class _Pictures:
+    """Pictures of the scored clips.
+
+    Attributes:
+        clips: that were scored.
+        embedding: z^A of the clips, [N, D].
+        pixels: uint8 [N, seeds, 3, R, R].
+        seconds: that one picture took.
+    """
+
+    clips: list[Clip]
+    embedding: Tensor
+    pixels: Tensor
+    seconds: float
+
+
+def evaluate(
+    model: Sound2Vision,
+    data: Path,
+    folder: Path,
+    *,
+    split: str = "validation",
+    seeds: int = 8,
+    loudness_clips: int = 60,
+    control: SoundToPicture | None = None,
+    judge_options: StageOptions = JUDGE_OPTIONS,
+    zoom_options: StageOptions = ZOOM_OPTIONS,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Measure a model on the sounds of one split.
+
+    Clips of paired classes are scored, without `snow`. Each is read and encoded as by `s2v gen`
+    and drawn with `seeds` seeds of its own. The judge and the zoom regressor are trained in
+    `folder` where they are not there yet.
+
+    Args:
+        model: on the CPU.
+        data: the data set.
+        folder: gets `evaluation-SPLIT.json`, the contact sheet `pictures-SPLIT.png`, the nearest
+            pairs `nearest-SPLIT.png`, and the checkpoints of judge and regressor.
+        split: `validation` or `test`; of sounds and of real photos alike.
+        seeds: pictures of each clip.
+        loudness_clips: how many clips, spread over the classes, loudness is measured on; 0
+            leaves it out.
+        control: a model whose encoder was trained and hears without level, for comparison.
+        judge_options: of the judge's training.
+        zoom_options: of the zoom regressor's.
+        cache: of decoded photos; None takes `folder/cache`.
+        progress: called with stage, step, steps and figures.
+
+    Returns:
+        All figures, as JSON can hold them; see `report`.
+
+    Raises:
+        TrainingError: unknown split, no clips or photos in it, or data that are incomplete.
+        OutputError: the folder cannot be written.
+    """
+    if split not in ("validation", "test"):
+        raise TrainingError(f"split is {split!r}; allowed: validation, test.")
+    if seeds < 2:
+        raise TrainingError(f"seeds is {seeds}; allowed: 2 or more, for the diversity.")
+    photos, clips = find_photos(data), find_clips(data)
+    scored = [
+        c
+        for c in clips
+        if c.split == split and c.photo_class is not None and c.sound_class not in UNSCORED
+    ]
+    if not scored:
+        raise TrainingError(f"{data} has no paired sounds in the split {split!r}.")
+    pixels = load_photos(photos, cache or folder / "cache")
+    judge = train_judge(photos, pixels, folder, judge_options, progress)
+    held_out = _rows(photos, split)
+    if not held_out:
+        raise TrainingError(f"{data} has no photos in the split {split!r}.")
+    real = pixels[torch.tensor(held_out)]
+    real_groups = [photos[i].group for i in held_out]
+
+    strange = [c for c in clips if c.split == split and c.photo_class is None]
+    heard = _listen(model, [*scored, *strange], progress)
+    made = _draw(model, scored, [h.embedding for h in heard[: len(scored)]], seeds, progress)
+    flat = made.pixels.flatten(0, 1)  # [N * seeds, 3, R, R]
+
+    results: dict[str, Any] = {
+        "preset": model.preset.name,
+        "weights_sha256": dict(model.weights_sha256),
+        "split": split,
+        "clips": len(scored),
+        "recordings": len({c.recording for c in scored}),
+        "classes": len({c.sound_class for c in scored}),
+        "groups": len(judge.names),
+        "seeds": seeds,
+        "seconds_per_picture": made.seconds,
+    }
+    results |= _fit(judge, model, made, photos, pixels, real, real_groups, fold_classes(data))
+    results["judge"] = dict(
+        zip(("accuracy", "by_group"), accuracy(judge, photos, pixels, split), strict=True)
+    )
+    results["diversity"] = _diversity(judge, made, real, real_groups)
+    known = [h.familiarity for h in heard]
+    results["familiarity"] = _familiarity(heard, len(scored)) if None not in known else None
+    train = pixels[torch.tensor(_rows(photos, "train"))]
+    results["copies"], pairs = _copies(judge, flat, real, train, progress)
+    if loudness_clips:
+        results["loudness"] = _loudness(
+            model, control, made, loudness_clips, photos, pixels, folder, zoom_options, progress
+        )
+    _save_sheets(folder, split, made, flat, train, pairs)
+    text = json.dumps(results, indent=2, sort_keys=True) + "\n"
+    write_file(text.encode(), folder / f"evaluation-{split}.json", overwrite=True)
+    return results
+
+
+def _rows(photos: Sequence[Photo], split: str) -> list[int]:
+    return [i for i, photo in enumerate(photos) if photo.split == split]
+
+
+def _listen(
+    model: Sound2Vision, clips: Sequence[Clip], progress: Progress | None
+) -> list[SoundEmbedding]:
+    heard = []
+    for number, clip in enumerate(clips):
+        heard.append(model.encode_sound(clip.path))
+        if progress:
+            progress("listen", number + 1, len(clips), {})
+    return heard
+
+
+def _draw(
+    model: Sound2Vision,
+    clips: list[Clip],
+    embeddings: Sequence[Tensor],
+    seeds: int,
+    progress: Progress | None,
+) -> _Pictures:
+    """Pictures as `s2v gen` makes them; clip i has the seeds from i * seeds on."""
+    rows, seconds = [], 0.0
+    for number, embedding in enumerate(embeddings):
+        options = model.preset.generate_options(seed=number * seeds, count=seeds)
+        start = time.perf_counter()
+        pictures = model.generate_from_embedding(embedding, options)
+        seconds += time.perf_counter() - start
+        # Pictures are [H, W, 3] arrays.
+        arrays = [np.asarray(p.image).transpose(2, 0, 1) for p in pictures]
+        rows.append(torch.from_numpy(np.stack(arrays)))
+        if progress:
+            progress("draw", number + 1, len(clips), {})
+    pixels = torch.stack(rows)
+    return _Pictures(clips, torch.stack(list(embeddings)), pixels, seconds / (len(clips) * seeds))
+
+
+def photo_means(
+    model: Sound2Vision, photos: Sequence[Photo], pixels: Tensor, names: Sequence[str]
+) -> Tensor:
+    """Unit mean z^V [G, D] of crops of up to 100 training photos of each group."""
+    random = torch.Generator().manual_seed(0)
+    encoder = cast(MiniImageEncoder, model.image_encoder)
+    means = []
+    for name in names:
+        index = [i for i in _rows(photos, "train") if photos[i].group == name]
+        index = index[:: -(-len(index) // MEAN_PHOTOS)]
+        zoom = crops.random_zoom(len(index), random)
+        means.append(embed_crops(encoder, pixels[torch.tensor(index)], zoom, random).mean(dim=0))
+    return F.normalize(torch.stack(means), dim=1)
+
+
+def _fit(
+    judge: Judge,
+    model: Sound2Vision,
+    made: _Pictures,
+    photos: Sequence[Photo],
+    pixels: Tensor,
+    real: Tensor,
+    real_groups: Sequence[str],
+    fold: set[str],
+) -> dict[str, Any]:
+    """Do the pictures, and the embeddings, fit their sounds? `retrieval` and `by_class`."""
+    seeds = made.pixels.shape[1]
+    target = torch.tensor([judge.names.index(c.photo_class or "") for c in made.clips])
+    _, logits = look(judge, made.pixels.flatten(0, 1))
+    rank = rank_of(logits, target.repeat_interleave(seeds)).view(-1, seeds)
+    guess = (made.embedding.float() @ photo_means(model, photos, pixels, judge.names).T).argmax(1)
+    clip_values = {
+        "r1": (rank <= 1).double().mean(dim=1).tolist(),
+        "r5": (rank <= 5).double().mean(dim=1).tolist(),
+        "encoder": (guess == target).double().tolist(),
+    }
+    _, logits = look(judge, real)
+    rank = rank_of(logits, torch.tensor([judge.names.index(name) for name in real_groups]))
+    real_means = {
+        "real_r1": class_means((rank <= 1).double().tolist(), real_groups),
+        "real_r5": class_means((rank <= 5).double().tolist(), real_groups),
+    }
+    by_class: dict[str, dict[str, Any]] = {}
+    classes = [c.sound_class for c in made.clips]
+    for clip in made.clips:
+        entry = by_class.setdefault(clip.sound_class, {"photo_class": clip.photo_class, "clips": 0})
+        entry["clips"] += 1
+    for figure, values in clip_values.items():
+        for name, mean in class_means(values, classes).items():
+            by_class[name][figure] = mean
+    for figure, means in real_means.items():
+        for entry in by_class.values():  # None where a small data set holds out no such photo
+            entry[figure] = means.get(entry["photo_class"])
+    retrieval = {}
+    for part, members in (("all", set(classes)), ("esc50_fold4", fold & set(classes))):
+        if not members:
+            continue
+        kept = [i for i, name in enumerate(classes) if name in members]
+        entry = {"classes": len(members), "clips": len(kept)}
+        own = [classes[i] for i in kept]
+        recordings = [made.clips[i].recording for i in kept]
+        for figure, values in clip_values.items():
+            chosen = [values[i] for i in kept]
+            entry[figure] = class_mean(chosen, own)
+            entry[f"{figure}_interval"] = list(bootstrap(chosen, own, recordings))
+        for figure in real_means:
+            found = [by_class[name][figure] for name in members]
+            found = [value for value in found if value is not None]
+            entry[figure] = sum(found) / len(found) if found else None
+        retrieval[part] = entry
+    return {"retrieval": retrieval, "by_class": by_class}
+
+
+def _diversity(
+    judge: Judge, made: _Pictures, real: Tensor, real_groups: Sequence[str]
+) -> dict[str, Any]:
+    """Mean pairwise distance within a class, over classes: generated, real, and their ratio."""
+    seeds = made.pixels.shape[1]
+    drawn, _ = signatures(judge, made.pixels.flatten(0, 1))
+    photographed, _ = signatures(judge, real)
+    generated, photos = [], []
+    for name in sorted({c.sound_class for c in made.clips}):
+        clips = [i for i, c in enumerate(made.clips) if c.sound_class == name]
+        group = made.clips[clips[0]].photo_class
+        members = [i for i, own in enumerate(real_groups) if own == group]
+        if len(members) < 2:
+            continue
+        generated.append(pairwise_distance(drawn.unflatten(0, (-1, seeds))[clips].flatten(0, 1)))
+        photos.append(pairwise_distance(photographed[members]))
+    if not generated:
+        return {"generated": None, "real": None, "ratio": None}
+    first, second = sum(generated) / len(generated), sum(photos) / len(photos)
+    return {"generated": first, "real": second, "ratio": first / max(second, 1e-12)}
+
+
+def _familiarity(heard: Sequence[SoundEmbedding], paired: int) -> dict[str, Any] | None:
+    """How well familiarity tells sounds of taught kinds, the first `paired`, from others."""
+    score = torch.tensor([h.familiarity for h in heard], dtype=torch.float64)
+    called = torch.tensor([bool(h.familiar) for h in heard])
+    if not paired or paired == len(heard):
+        return None
+    return {
+        "auc": rank_auc(score[:paired], score[paired:]),
+        "paired_called_familiar": float(called[:paired].double().mean()),
+        "others_called_unfamiliar": float((~called[paired:]).double().mean()),
+        "others": len(heard) - paired,
+    }
+
+
+def _copies(
+    judge: Judge, flat: Tensor, real: Tensor, train: Tensor, progress: Progress | None
+) -> tuple[dict[str, Any], list[tuple[int, int]]]:
+    """Near-copies by judge features and by thumbnails; and the pairs (picture, training photo)."""
+    queries = [
+        torch.cat(both)
+        for both in zip(signatures(judge, flat), signatures(judge, real), strict=True)
+    ]
+    distance = [torch.full((len(q),), float("inf")) for q in queries]
+    index = [torch.zeros(len(q), dtype=torch.long) for q in queries]
+    versions = [(zoom, mirrored) for zoom in COPY_ZOOMS for mirrored in (False, True)]
+    for number, (zoom, mirrored) in enumerate(versions):
+        for kind, gallery in enumerate(signatures(judge, train, zoom, mirrored)):
+            found, where = nearest(queries[kind], [gallery])
+            better = found < distance[kind]
+            distance[kind] = torch.where(better, found, distance[kind])
+            index[kind] = torch.where(better, where, index[kind])
+        if progress:
+            progress("copies", number + 1, len(versions), {})
+    results: dict[str, Any] = {"pictures": len(flat), "expected_share": COPY_QUANTILE}
+    for kind, name in enumerate(("features", "thumbnails")):
+        copied, limit = near_copies(distance[kind][: len(flat)], distance[kind][len(flat) :])
+        results[name] = {
+            "count": int(copied.sum()),
+            "share": float(copied.double().mean()),
+            "limit": limit,
+        }
+    order = distance[0][: len(flat)].argsort(stable=True)[:PAIRS_SHOWN].tolist()
+    return results, [(i, int(index[0][i])) for i in order]
+
+
+def spread(clips: Sequence[Clip], count: int) -> list[int]:
+    """Indices of up to `count` clips: one of each class in turn, in the clips' order."""
+    by_class: dict[str, list[int]] = {}
+    for index, clip in enumerate(clips):
+        by_class.setdefault(clip.sound_class, []).append(index)
+    turns = [(turn, i) for members in by_class.values() for turn, i in enumerate(members)]
+    return sorted(i for _, i in sorted(turns)[:count])
+
+
+def _loudness(
+    model: Sound2Vision,
+    control: SoundToPicture | None,
+    made: _Pictures,
+    count: int,
+    photos: Sequence[Photo],
+    pixels: Tensor,
+    folder: Path,
+    options: StageOptions,
+    progress: Progress | None,
+) -> dict[str, Any]:
+    regressor = train_zoom_regressor(photos, pixels, folder, options, progress)
+    clips = [made.clips[i] for i in spread(made.clips, count)]
+    waves = load_waves(clips)
+    truncation = model.preset.generate_options().truncation or 1.0
+    results: dict[str, Any] = {"clips": len(clips), "control": None}
+    results["spearman"] = loudness_spearman(
+        model, regressor, clips, waves, truncation=truncation, progress=progress
+    )
+    if control is not None:
+        results["control"] = loudness_spearman(
+            control,
+            regressor,
+            clips,
+            waves,
+            hear_level=False,
+            truncation=truncation,
+            progress=progress,
+        )
+    return results
+
+
+def _save_sheets(
+    folder: Path,
+    split: str,
+    made: _Pictures,
+    flat: Tensor,
+    train: Tensor,
+    pairs: Sequence[tuple[int, int]],
+) -> None:
+    """The contact sheet (each class's first clip, all seeds) and the nearest pairs."""
+    size, cells = made.pixels.shape[-1], []
+    first: dict[str, int] = {}
+    for index, clip in enumerate(made.clips):
+        first.setdefault(clip.sound_class, index)
+    for name, index in sorted(first.items()):
+        cells.append(_label(f"{name}\n-> {made.clips[index].photo_class}", size))
+        cells += [to_image(as_images(image)) for image in made.pixels[index]]
+    sheet = make_grid(cells, columns=1 + made.pixels.shape[1])
+    save_picture(sheet, folder / f"pictures-{split}.png", overwrite=True)
+    cells = [to_image(as_images(flat[i])) for i, _ in pairs]
+    cells += [to_image(resize(as_images(train[j][None]), size)[0]) for _, j in pairs]
+    sheet = make_grid(cells, columns=len(pairs))
+    save_picture(sheet, folder / f"nearest-{split}.png", overwrite=True)
+
+
+def _label(text: str, size: int) -> Image.Image:
+    image = Image.new("RGB", (size, size), (255, 255, 255))
+    font = ImageFont.load_default(size=max(8, size // 9))
+    ImageDraw.Draw(image).multiline_text((4, size // 3), text, fill=(0, 0, 0), font=font)
+    return image
+
+
+def report(results: dict[str, Any]) -> str:
+    """The figures of `evaluate` as a table to read."""
+    lines = [
+        f"{results['preset']}, split {results['split']}: {results['clips']} clips of "
+        f"{results['recordings']} recordings in {results['classes']} classes, "
+        f"{results['seeds']} pictures each; ranked over {results['groups']} photo groups "
+        f"(chance R@1 {1 / results['groups']:.3f})",
+        "",
+        f"{'class means':<18}{'R@1':>7} {'95%':^15}{'R@5':>7} {'95%':^15}"
+        f"{'encoder':>8} {'95%':^15}{'real R@1':>9}{'real R@5':>9}",
+    ]
+    for part, entry in results["retrieval"].items():
+        label = f"{part} ({entry['classes']})"
+        cells = [f"{label:<18}"]
+        for figure, width in (("r1", 7), ("r5", 7), ("encoder", 8)):
+            low, high = entry[f"{figure}_interval"]
+            cells.append(f"{_share(entry[figure]):>{width}} {f'{low:.3f}-{high:.3f}':^15}")
+        cells.append(f"{_share(entry['real_r1']):>9}{_share(entry['real_r5']):>9}")
+        lines.append("".join(cells))
+    diversity, copies = results["diversity"], results["copies"]
+    lines += [
+        "",
+        f"judge on real photos of all groups: {results['judge']['accuracy']:.3f}",
+        f"diversity: generated {_share(diversity['generated'])}, real "
+        f"{_share(diversity['real'])}, ratio {_share(diversity['ratio'])}",
+    ]
+    for kind in ("features", "thumbnails"):
+        lines.append(
+            f"near-copies by {kind}: {copies[kind]['count']} of {copies['pictures']} "
+            f"({copies[kind]['share']:.2%}; real photos {copies['expected_share']:.0%})"
+        )
+    if (familiarity := results["familiarity"]) is not None:
+        lines.append(
+            f"familiarity AUC: {familiarity['auc']:.3f}; called right: "
+            f"{familiarity['paired_called_familiar']:.3f} of the paired, "
+            f"{familiarity['others_called_unfamiliar']:.3f} of {familiarity['others']} others"
+        )
+    if (loudness := results.get("loudness")) is not None:
+        lines.append(
+            f"loudness to zoom, mean Spearman over {loudness['clips']} clips: "
+            f"{loudness['spearman']:.3f}; without level: {_share(loudness['control'])}"
+        )
+    lines += [
+        f"seconds per picture: {results['seconds_per_picture']:.3f}",
+        "",
+        f"{'sound class':<16}{'photo class':<16}{'clips':>6}{'R@1':>7}{'R@5':>7}"
+        f"{'encoder':>9}{'real R@1':>10}{'real R@5':>10}",
+    ]
+    for name, entry in sorted(results["by_class"].items()):
+        lines.append(
+            f"{name:<16}{entry['photo_class']:<16}{entry['clips']:>6}{entry['r1']:>7.3f}"
+            f"{entry['r5']:>7.3f}{entry['encoder']:>9.3f}{_share(entry['real_r1']):>10}"
+            f"{_share(entry['real_r5']):>10}"
+        )
+    return "\n".join(lines)
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

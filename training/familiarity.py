@@ -1,0 +1,61 @@
+"""How familiar a sound is: calibrated on validation sounds with and without photos."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from s2v_cli.encoders.mini_sound import FAMILIES, MiniSoundEncoder
+from s2v_cli.training.dataset import Clip
+from s2v_cli.training.sound_stage import embed_clips
+
+
+def fit_familiarity(
+    encoder: MiniSoundEncoder, clips: Sequence[Clip], waves: Sequence[Tensor]
+) -> float:
+    """Fill in the encoder's `centres` and `calibration`; returns the AUC on validation sounds.
+
+    Centres are the mean embeddings of each paired class's training clips. The logistic curve over
+    the cosine to the nearest centre and the threshold (most balanced accuracy) are fitted on
+    validation sounds, the paired classes against the others, both sides weighing the same.
+    """
+    embedding, kept = embed_clips(encoder, clips, waves, "train")
+    names = sorted({clip.sound_class for clip in clips if clip.photo_class})
+    centres = torch.zeros(max(FAMILIES, len(names)), embedding.shape[1])
+    for row, index in zip(embedding, kept, strict=True):
+        if clips[index].photo_class:
+            centres[names.index(clips[index].sound_class)] += row
+    encoder.centres = F.normalize(centres, dim=1)
+    embedding, kept = embed_clips(encoder, clips, waves, "validation")
+    paired = torch.tensor([clips[i].photo_class is not None for i in kept])
+    nearest = (embedding @ encoder.centres.T).amax(dim=1)
+    encoder.calibration = fit_logistic(nearest, paired)
+    return rank_auc(nearest[paired], nearest[~paired])
+
+
+def fit_logistic(score: Tensor, positive: Tensor) -> Tensor:
+    """Scale and offset of a logistic curve over score [N], and its best threshold: [3]."""
+    weight = torch.where(positive, 0.5 / positive.sum(), 0.5 / (~positive).sum()).double()
+    values = torch.stack([score.double(), torch.ones(len(score)).double()], dim=1)
+    target = positive.double()
+    parameters = torch.zeros(2, dtype=torch.float64)
+    for _ in range(50):  # Newton's method; a small ridge keeps separable data finite
+        share = torch.sigmoid(values @ parameters)
+        gradient = values.T @ (weight * (share - target)) + 1e-4 * parameters
+        curvature = (values * (weight * share * (1 - share))[:, None]).T @ values
+        step = torch.linalg.solve(curvature + 1e-4 * torch.eye(2).double(), gradient)
+        parameters = parameters - step
+    share = torch.sigmoid(values @ parameters)
+    candidates = share.sort().values
+    balanced = [float((weight * ((share >= c) == positive).double()).sum()) for c in candidates]
+    threshold = candidates[max(range(len(balanced)), key=balanced.__getitem__)]
+    return torch.tensor([parameters[0], parameters[1], threshold], dtype=torch.float32)
+
+
+def rank_auc(positive: Tensor, negative: Tensor) -> float:
+    """Chance that one of positive [P] scores above one of negative [N], ties counting half."""
+    difference = positive[:, None] - negative[None]
+    return float((difference > 0).double().mean() + 0.5 * (difference == 0).double().mean())

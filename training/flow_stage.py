@@ -1,0 +1,169 @@
+"""Stages `flow` and `distil`: the latent flow, and its few-step student with guidance built in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from s2v_cli.generators.mini_flow import LatentFlow, shifted_times
+from s2v_cli.training.latents import CropTable, blended_embedding
+from s2v_cli.training.recipe import StageOptions
+
+
+def draw_conditions(
+    table: CropTable, index: Tensor, generator: torch.Generator, alone: float
+) -> Tensor:
+    """z for each crop of index [B]: its own z^V (a share `alone`) or a blend of 2 to 9."""
+    own = table.embedding[index]
+    members = 2 + int(torch.randint(8, (), generator=generator))
+    blend = blended_embedding(table, index, members, generator)
+    single = torch.rand(len(index), 1, generator=generator) < alone
+    return torch.where(single, own, blend)
+
+
+class FlowStage:
+    """Trains a `LatentFlow` on encoded crops by flow matching (Lipman et al., 2023, Eq. 9)."""
+
+    name = "flow"
+    averaged: tuple[str, ...] = ("flow",)
+
+    def __init__(self, train: CropTable, validation: CropTable, options: StageOptions) -> None:
+        self.options, self.train, self.validation = options, train, validation
+        flow = LatentFlow(train.embedding.shape[1])
+        self.modules: dict[str, nn.Module] = {"flow": flow}
+        self.optimisers: dict[str, torch.optim.Optimizer] = {
+            "flow": torch.optim.AdamW(
+                flow.parameters(), betas=(0.9, 0.98), weight_decay=options.weight_decay
+            )
+        }
+        self.weights = _group_weights(train)
+
+    def step(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """One batch at random times; a tenth of it without a condition."""
+        flow = cast(LatentFlow, self.modules["flow"]).train()
+        index = torch.multinomial(self.weights, self.options.batch, True, generator=generator)
+        condition = draw_conditions(self.train, index, generator, alone=0.4)
+        dropped = torch.rand(len(index), 1, generator=generator) < 0.1
+        condition = torch.where(dropped, flow.no_embedding, condition)
+        loss = _flow_loss(flow, self.train.latent[index].float(), condition, generator)
+        optimiser = self.optimisers["flow"]
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(flow.parameters(), 1.0)
+        optimiser.step()
+        return {"loss": loss.detach()}
+
+    def validate(self, averages: Mapping[str, nn.Module]) -> dict[str, float]:
+        """The loss on crops of validation photos, same noise and times each time."""
+        generator = torch.Generator().manual_seed(0)
+        index = torch.randperm(len(self.validation.zoom), generator=generator)[:1024]
+        condition = draw_conditions(self.validation, index, generator, alone=0.4)
+        latent = self.validation.latent[index].float()
+        flow = cast(LatentFlow, averages["flow"])
+        return {"validation_loss": float(_flow_loss(flow, latent, condition, generator))}
+
+
+class DistilStage:
+    """Trains a student that takes `count` Euler steps where the guided teacher takes many more.
+
+    Progressive distillation (Salimans & Ho, 2022) of a classifier-free guided field (Ho &
+    Salimans, 2022): at each of its times the student learns the mean velocity of the teacher's
+    guided walk to its next time.
+    """
+
+    name = "distil"
+    averaged: tuple[str, ...] = ("flow",)
+
+    def __init__(
+        self, teacher: LatentFlow, train: CropTable, options: StageOptions, count: int, shift: float
+    ) -> None:
+        self.options, self.train = options, train
+        self.teacher = teacher.eval().requires_grad_(False)
+        student = LatentFlow(train.embedding.shape[1])
+        student.load_state_dict(teacher.state_dict())
+        self.modules: dict[str, nn.Module] = {"flow": student}
+        self.optimisers: dict[str, torch.optim.Optimizer] = {
+            "flow": torch.optim.AdamW(
+                student.parameters(), betas=(0.9, 0.98), weight_decay=options.weight_decay
+            )
+        }
+        self.times = torch.tensor(shifted_times(count, shift))
+        self.weights = _group_weights(train)
+        self.guidance = options.weight("guidance")
+        self.substeps = int(options.weight("substeps"))
+
+    def step(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """One batch; a quarter of it under a crop's own embedding, the rest under blends."""
+        student = cast(LatentFlow, self.modules["flow"]).train()
+        index = torch.multinomial(self.weights, self.options.batch, True, generator=generator)
+        condition = draw_conditions(self.train, index, generator, alone=0.25)
+        loss = self._loss(student, index, condition, generator)
+        optimiser = self.optimisers["flow"]
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(student.parameters(), 1.0)
+        optimiser.step()
+        return {"loss": loss.detach()}
+
+    def _loss(
+        self, student: LatentFlow, index: Tensor, condition: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        latent = self.train.latent[index].float()
+        at = torch.randint(len(self.times) - 1, (len(index),), generator=generator)
+        start, end = self.times[at], self.times[at + 1]
+        noise = torch.randn(latent.shape, generator=generator)
+        mix = start[:, None, None, None]
+        x = (1 - mix) * latent + mix * noise
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            walked = x
+            stride = (end - start) / self.substeps
+            for i in range(self.substeps):
+                velocity = guided_velocity(
+                    self.teacher, walked, start + i * stride, condition, self.guidance
+                )
+                walked = walked + stride[:, None, None, None] * velocity.float()
+            target = (walked - x) / (end - start)[:, None, None, None]
+        with torch.autocast("cpu", torch.bfloat16):
+            velocity = student(x, start, condition).float()
+        return F.mse_loss(velocity, target)
+
+    def validate(self, averages: Mapping[str, nn.Module]) -> dict[str, float]:
+        """The loss with the averaged student, same draws each time."""
+        generator = torch.Generator().manual_seed(0)
+        index = torch.randperm(len(self.train.zoom), generator=generator)[:256]
+        condition = draw_conditions(self.train, index, generator, alone=0.25)
+        flow = cast(LatentFlow, averages["flow"])
+        return {"kept_loss": float(self._loss(flow, index, condition, generator))}
+
+
+def guided_velocity(
+    flow: LatentFlow, latent: Tensor, time: Tensor, condition: Tensor, guidance: float
+) -> Tensor:
+    """v(no condition) + guidance (v(condition) - v(no condition)), [B, 16, 8, 8]."""
+    anything = flow.no_embedding.expand_as(condition)
+    both = flow(
+        torch.cat([latent, latent]), torch.cat([time, time]), torch.cat([condition, anything])
+    )
+    conditional, free = both.chunk(2)
+    return free + guidance * (conditional - free)  # type: ignore[no-any-return]
+
+
+def _group_weights(table: CropTable) -> Tensor:
+    """Weight of each crop [N]: small groups are drawn more often than their size asks for."""
+    return (1 / table.count.float().sqrt())[table.group]
+
+
+def _flow_loss(
+    flow: LatentFlow, latent: Tensor, condition: Tensor, generator: torch.Generator
+) -> Tensor:
+    """Mean squared error of the velocity at logit-normal times (Esser et al., 2024, §3.1)."""
+    time = torch.sigmoid(torch.randn(len(latent), generator=generator) + 0.2)
+    noise = torch.randn(latent.shape, generator=generator)
+    mix = time[:, None, None, None]
+    with torch.autocast("cpu", torch.bfloat16):
+        velocity = flow((1 - mix) * latent + mix * noise, time, condition).float()
+    return F.mse_loss(velocity, noise - latent)

@@ -1,0 +1,121 @@
+"""Crops of all photos, encoded once: latents, image embeddings, zoom and group.
+
+The codec and the image encoder are frozen when the flow and the sound encoder are trained, so
+their outputs never change.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from s2v_cli.encoders.mini_image import MiniImageEncoder
+from s2v_cli.generators.mini_codec import LatentEncoder
+from s2v_cli.training import crops
+from s2v_cli.training.dataset import Photo
+from s2v_cli.training.loop import channels_last
+
+CROPS = 6  # crops of each photo
+NEIGHBOURS = 0.15  # share of a group's crops that counts as "of like zoom", to each side
+
+
+@dataclass
+class CropTable:
+    """Encoded crops, ordered by group and, within a group, by zoom.
+
+    Attributes:
+        latent: float16 [N, 16, 8, 8].
+        embedding: z^V, float32 [N, 256], unit norm.
+        zoom: float32 [N], 1 to 2.
+        group: int64 [N], an index into `names`.
+        first, count: where each group starts and how many crops it has, int64 [G].
+        names: of the groups.
+    """
+
+    latent: Tensor
+    embedding: Tensor
+    zoom: Tensor
+    group: Tensor
+    first: Tensor
+    count: Tensor
+    names: list[str]
+
+    def like(self, index: Tensor, generator: torch.Generator) -> Tensor:
+        """For each crop of index [B] one of the same group and of like zoom, [B]."""
+        group = self.group[index]
+        reach = (self.count[group] * NEIGHBOURS).clamp_min(1)
+        step = (torch.rand(len(index), generator=generator) * 2 - 1) * reach
+        low = self.first[group]
+        moved = index + step.round().long()
+        return torch.maximum(low, torch.minimum(moved, low + self.count[group] - 1))
+
+    def at_zoom(self, group: Tensor, zoom: Tensor, generator: torch.Generator) -> Tensor:
+        """A crop of each group [B] near each zoom [B], as an index [B]."""
+        share = zoom.log2().clamp(0, 1)  # zooms are log-uniform, so this is the rank
+        rank = (share * (self.count[group] - 1)).round().long()
+        return self.like(self.first[group] + rank, generator)
+
+
+@torch.no_grad()
+def encode_crops(
+    photos: Sequence[Photo],
+    pixels: Tensor,
+    image_encoder: MiniImageEncoder,
+    latent_encoder: LatentEncoder,
+    seed: int,
+    file: Path,
+    progress: Callable[[str, int, int, dict[str, float]], None] | None = None,
+) -> CropTable:
+    """Encode the crops of photos uint8 [N, 3, 160, 160], or read them back from `file`."""
+    names = sorted({photo.group for photo in photos})
+    if not file.is_file():
+        channels_last(image_encoder.eval(), latent_encoder.eval())
+        generator = torch.Generator().manual_seed(seed)
+        group = torch.tensor([names.index(photo.group) for photo in photos])
+        latents, embeddings, zooms = [], [], []
+        for turn in range(CROPS):
+            zoom = crops.random_zoom(len(pixels), generator)
+            for part, by in zip(pixels.split(128), zoom.split(128), strict=True):
+                images = crops.crop(part, by, 128, generator, wander=0.6)
+                images = images.contiguous(memory_format=torch.channels_last)
+                with torch.autocast("cpu", torch.bfloat16):
+                    latents.append(latent_encoder(images).half())
+                    embeddings.append(image_encoder(images).float())
+            zooms.append(zoom)
+            if progress:
+                progress("encode", turn + 1, CROPS, {})
+        group = group.repeat(CROPS)
+        zoom = torch.cat(zooms)
+        order = torch.argsort(group.double() * 10 + zoom.double())
+        state = {
+            "latent": torch.cat(latents)[order].contiguous(),
+            "embedding": torch.cat(embeddings)[order].contiguous(),
+            "zoom": zoom[order],
+            "group": group[order],
+        }
+        partial = file.with_suffix(".part")
+        torch.save(state, partial)
+        os.replace(partial, file)
+    state = torch.load(file, weights_only=True)
+    count = torch.bincount(state["group"], minlength=len(names))
+    first = count.cumsum(0) - count
+    return CropTable(**state, first=first, count=count, names=names)
+
+
+def blended_embedding(
+    table: CropTable, index: Tensor, members: int, generator: torch.Generator
+) -> Tensor:
+    """Unit mean of the z^V of `members` crops like each of index [B]: [B, 256].
+
+    A sound says less than a photo does, so its embedding lies near such means; a generator that
+    has seen them draws from it what it would from a photo's.
+    """
+    rows = [table.embedding[index]]
+    rows += [table.embedding[table.like(index, generator)] for _ in range(members - 1)]
+    return F.normalize(torch.stack(rows).mean(dim=0), dim=1)

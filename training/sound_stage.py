@@ -1,0 +1,215 @@
+"""Stage `sound_encoder`: f_A towards the frozen image encoder by the paper's loss (Eq. 1-2).
+
+There are no videos here, so a sound and photos of its class are a pair, drawn anew each time: the
+mean of a few photos' embeddings stands for z^V, which says the same with less noise. A batch
+holds each paired class at several levels; the level of the sound goes with the zoom of the
+photos, so pairs of one class at other levels are negatives, and loudness has to be heard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from s2v_cli.audio.filterbank import log_mel
+from s2v_cli.encoders.mini_sound import MiniSoundEncoder
+from s2v_cli.training.dataset import Clip, members_of
+from s2v_cli.training.latents import CropTable, blended_embedding
+from s2v_cli.training.loop import channels_last
+from s2v_cli.training.losses import audio_visual_loss
+from s2v_cli.training.recipe import StageOptions
+
+QUIETEST_DBFS, LOUDEST_DBFS = -45.0, -5.0  # root mean square of a window; zoom 1 and zoom 2
+LEVELS = 2  # pairs of one class in a batch, each in its own part of the range
+UNPAIRED = 16  # sounds without photos in a batch
+BLEND = 4  # photos of like zoom whose mean embedding a sound is paired with
+
+
+def zoom_of_level(level_dbfs: Tensor) -> Tensor:
+    """Zoom [N], 1 to 2, that goes with a level in dBFS [N]: 40 dB onto one octave of size."""
+    share = (level_dbfs - QUIETEST_DBFS) / (LOUDEST_DBFS - QUIETEST_DBFS)
+    return 2.0 ** share.clamp(0, 1)
+
+
+def level_of(wave: Tensor) -> Tensor:
+    """Root mean square of waves [B, T], dBFS, [B]; silence is -120."""
+    return 10 * wave.square().mean(dim=1).clamp_min(1e-12).log10()
+
+
+class SoundStage:
+    """Trains a `MiniSoundEncoder` on clips and the encoded crops of the photos."""
+
+    name = "sound_encoder"
+    averaged: tuple[str, ...] = ("encoder",)
+
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        waves: Sequence[Tensor],
+        table: CropTable,
+        options: StageOptions,
+        hear_level: bool = True,
+    ) -> None:
+        self.options, self.table, self.waves = options, table, waves
+        self.hear_level = hear_level
+        self.clips = clips
+        classes = [clip.sound_class for clip in clips]
+        self.train = members_of(
+            classes, lambda i: clips[i].split == "train" and clips[i].photo_class is not None
+        )
+        self.unpaired = members_of(
+            classes, lambda i: clips[i].split == "train" and clips[i].photo_class is None
+        )
+        photo_of = {c.sound_class: c.photo_class for c in clips if c.photo_class}
+        self.pairs = list(self.train)
+        self.photo_group = torch.tensor([table.names.index(photo_of[c] or "") for c in self.pairs])
+        # Each recording of a class counts the same, however many clips were cut from it.
+        self.recordings = {
+            name: _by_recording(clips, members)
+            for name, members in [*self.train.items(), *self.unpaired.items()]
+        }
+        self.modules: dict[str, nn.Module] = {"encoder": MiniSoundEncoder()}
+        channels_last(*self.modules.values())
+        self.optimisers: dict[str, torch.optim.Optimizer] = {
+            "encoder": torch.optim.AdamW(
+                self.modules["encoder"].parameters(), weight_decay=options.weight_decay
+            )
+        }
+
+    def _window(self, name: str, generator: torch.Generator) -> Tensor:
+        """A random window of a random recording of a sound class, [80000]."""
+        recordings = self.recordings[name]
+        members = recordings[_draw(len(recordings), generator)]
+        wave = self.waves[members[_draw(len(members), generator)]]
+        samples = cast(MiniSoundEncoder, self.modules["encoder"]).samples
+        if len(wave) < samples:
+            wave = wave.repeat(-(-samples // len(wave)))
+        start = _draw(len(wave) - samples + 1, generator)
+        return wave[start : start + samples]
+
+    def _sounds(self, names: Sequence[str], generator: torch.Generator) -> Tensor:
+        """One window for each name, a third of them mixed with another of the same class."""
+        windows = []
+        for name in names:
+            window = self._window(name, generator)
+            if float(torch.rand((), generator=generator)) < 0.35:
+                other = self._window(name, generator)
+                share = 10 ** float((level_of(window[None]) - level_of(other[None]))[0] / 20)
+                window = window + other * share * float(torch.rand((), generator=generator))
+            windows.append(window)
+        return torch.stack(windows)
+
+    def step(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """One batch: every paired class at each of the levels, and some unpaired sounds."""
+        encoder = cast(MiniSoundEncoder, self.modules["encoder"]).train()
+        count = len(self.pairs)
+        others = list(self.unpaired)
+        picks = torch.randperm(len(others), generator=generator)[:UNPAIRED].tolist()
+        sounds = self._sounds(self.pairs * LEVELS + [others[i] for i in picks], generator)
+        part = torch.arange(LEVELS).repeat_interleave(count)
+        share = (part + torch.rand(len(part), generator=generator)) / LEVELS
+        share = torch.cat([share, torch.rand(len(picks), generator=generator)])
+        level = QUIETEST_DBFS - 5 + share * (LOUDEST_DBFS - QUIETEST_DBFS + 10)
+        gain = 10 ** ((level - level_of(sounds)) / 20)
+        spectrogram = log_mel(sounds * gain[:, None], encoder.samples)
+        spectrogram = _mask(spectrogram, generator)
+        if not self.hear_level:
+            spectrogram = hide_level(spectrogram)
+        with torch.autocast("cpu", torch.bfloat16):
+            feature_map = encoder.feature_map(spectrogram)
+        embedding = encoder.embed(feature_map)
+        paired = embedding[: len(part)]
+        crop = self.table.at_zoom(
+            self.photo_group.repeat(LEVELS), zoom_of_level(level[: len(part)]), generator
+        )
+        image = blended_embedding(self.table, crop, BLEND, generator)
+        loss = audio_visual_loss(paired, image, self.options.temperature, embedding[len(part) :])
+        optimiser = self.optimisers["encoder"]
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        return {"loss": loss.detach()}
+
+    def validate(self, averages: Mapping[str, nn.Module]) -> dict[str, float]:
+        """Class mean of the share of validation clips nearest to their photo class's mean."""
+        encoder = cast(MiniSoundEncoder, averages["encoder"])
+        means = photo_means(self.table)[self.photo_group]
+        right: dict[str, list[float]] = {}
+        embedding, kept = embed_clips(encoder, self.clips, self.waves, "validation", self)
+        for row, index in zip(embedding, kept, strict=True):
+            clip = self.clips[index]
+            if clip.photo_class:
+                guess = self.pairs[int((means @ row).argmax())]
+                right.setdefault(clip.sound_class, []).append(float(guess == clip.sound_class))
+        scores = [sum(values) / len(values) for values in right.values()]
+        return {"validation_accuracy": sum(scores) / max(1, len(scores))}
+
+
+def hide_level(spectrogram: Tensor) -> Tensor:
+    """Take the mean off log-mels [B, 1, 64, frames]: what remains does not tell the level."""
+    return spectrogram - spectrogram.mean(dim=(1, 2, 3), keepdim=True)
+
+
+def photo_means(table: CropTable) -> Tensor:
+    """Unit mean z^V of each photo group, [G, 256]."""
+    sums = torch.zeros(len(table.names), table.embedding.shape[1])
+    return F.normalize(sums.index_add_(0, table.group, table.embedding), dim=1)
+
+
+@torch.no_grad()
+def embed_clips(
+    encoder: MiniSoundEncoder,
+    clips: Sequence[Clip],
+    waves: Sequence[Tensor],
+    split: str,
+    stage: SoundStage | None = None,
+) -> tuple[Tensor, list[int]]:
+    """z^A [N, 256] of the loudest window of each clip of a split, and the clips' indices."""
+    rows, kept = [], [i for i, clip in enumerate(clips) if clip.split == split]
+    for index in kept:
+        spectrogram = log_mel(loudest_window(waves[index], encoder.samples)[None], encoder.samples)
+        if stage is not None and not stage.hear_level:
+            spectrogram = hide_level(spectrogram)
+        rows.append(encoder.embed(encoder.feature_map(spectrogram))[0])
+    return torch.stack(rows), kept
+
+
+def loudest_window(wave: Tensor, samples: int) -> Tensor:
+    """The window [samples] of wave [T] with the most energy, on a 0.1 s grid; all if shorter."""
+    if len(wave) <= samples:
+        return wave
+    energy = torch.cat([torch.zeros(1), wave.double().square().cumsum(0)])
+    starts = torch.arange(0, len(wave) - samples + 1, 1600)
+    best = int(starts[(energy[starts + samples] - energy[starts]).argmax()])
+    return wave[best : best + samples]
+
+
+def _draw(count: int, generator: torch.Generator) -> int:
+    return int(torch.randint(count, (), generator=generator))
+
+
+def _by_recording(clips: Sequence[Clip], members: Tensor) -> list[list[int]]:
+    groups: dict[str, list[int]] = {}
+    for index in members.tolist():
+        groups.setdefault(clips[index].recording, []).append(index)
+    return list(groups.values())
+
+
+def _mask(spectrogram: Tensor, generator: torch.Generator) -> Tensor:
+    """SpecAugment (Park et al., 2019): blank bands of up to 12 rows and 60 frames of each clip."""
+    count, _, rows, frames = spectrogram.shape
+    spectrogram = spectrogram.clone()
+    fill = spectrogram.mean(dim=(1, 2, 3))
+    for size, reach, dim in ((rows, 12, 2), (frames, 60, 3)):
+        width = torch.rand(count, generator=generator) * reach
+        start = torch.rand(count, generator=generator) * (size - width)
+        position = torch.arange(size)[None]
+        inside = (position >= start[:, None]) & (position < (start + width)[:, None])
+        shape = [count, 1, 1, 1]
+        shape[dim] = size
+        spectrogram = torch.where(inside.view(shape), fill[:, None, None, None], spectrogram)
+    return spectrogram
