@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from s2v_cli import Sound2Vision
@@ -25,7 +26,7 @@ def show(stage: str, done: int, steps: int, figures: dict[str, float]) -> None:
         print(f"{stage} {done}/{steps} {shown}".rstrip(), file=sys.stderr, flush=True)
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path, help="folder of the data set")
     parser.add_argument("--preset", default="mini", help="name, folder or TOML file")
@@ -33,7 +34,7 @@ def main() -> int:
     parser.add_argument("--split", choices=("validation", "test"), default="validation")
     parser.add_argument("--control", help="preset whose encoder was trained without level")
     parser.add_argument("--cache", type=Path, help="folder of decoded photos; OUT/cache if left")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     try:
         results = evaluate(
             Sound2Vision.load(given.preset, device="cpu"),

@@ -20,6 +20,7 @@ from s2v_cli.generators.mini_codec import LatentDecoder, LatentEncoder
 from s2v_cli.training import crops
 from s2v_cli.training.dataset import Photo
 from s2v_cli.training.loop import channels_last
+from s2v_cli.training.precision import mixed_precision
 from s2v_cli.training.recipe import StageOptions
 
 LATENT_NOISE = 0.15  # standard deviation, in units of the latents' root mean square
@@ -126,7 +127,7 @@ class CodecStage:
         images = self._batch(self.train[chosen], generator)
         adversarial = options.weight("adversarial") > 0
         discriminator = self.modules["discriminator"].train()
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision():
             latent = self.modules["encoder"](images)
             noise = torch.randn(latent.shape, generator=generator) * LATENT_NOISE
             output = self.modules["decoder"](latent + noise).float()
@@ -147,7 +148,7 @@ class CodecStage:
         self.optimisers["codec"].step()
         figures = {"loss": loss.detach(), "pixel": pixel.detach(), "feature": feature.detach()}
         if adversarial:
-            with torch.autocast("cpu", torch.bfloat16):
+            with mixed_precision():
                 real, fake = discriminator(images), discriminator(output.detach())
                 hinge = F.relu(1 - real.float()).mean() + F.relu(1 + fake.float()).mean()
             self.optimisers["discriminator"].zero_grad()
@@ -160,7 +161,7 @@ class CodecStage:
         """PSNR in dB and feature distance of reconstructed validation photos."""
         generator = torch.Generator().manual_seed(0)
         images = self._batch(self.validation[:256], generator)
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision():
             output = averages["decoder"](averages["encoder"](images)).float().clamp(-1, 1)
             feature = self._feature_distance(images, output)
         error = ((images - output) / 2).square().mean(dim=(1, 2, 3))

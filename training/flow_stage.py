@@ -11,18 +11,39 @@ from torch.nn import functional as F
 
 from s2v_cli.generators.mini_flow import LatentFlow, shifted_times
 from s2v_cli.training.latents import CropTable, blended_embedding
+from s2v_cli.training.precision import mixed_precision
 from s2v_cli.training.recipe import StageOptions
+
+BRIDGED = 0.25  # share of the conditions that lie between two groups
+SPREAD = 0.5  # length of the longest noise vector on a condition, in units of the condition's
 
 
 def draw_conditions(
     table: CropTable, index: Tensor, generator: torch.Generator, alone: float
 ) -> Tensor:
-    """z for each crop of index [B]: its own z^V (a share `alone`) or a blend of 2 to 9."""
+    """z [B, D] for each crop of index [B]: near to what a sound of its group may be heard as.
+
+    Its own z^V (a share `alone`) or a blend of 2 to 9; a quarter of them moved towards a blend
+    of another group, as far as the odds of that group say, since a sound that could be either
+    lies between the two. Gaussian noise then covers the gap between sounds and photos (as in
+    LAFITE; Zhou et al., 2022, §3.2).
+    """
     own = table.embedding[index]
     members = 2 + int(torch.randint(8, (), generator=generator))
     blend = blended_embedding(table, index, members, generator)
     single = torch.rand(len(index), 1, generator=generator) < alone
-    return torch.where(single, own, blend)
+    condition = torch.where(single, own, blend)
+    group = torch.randint(len(table.names), (len(index),), generator=generator)
+    other = table.at_zoom(group, table.zoom[index], generator)
+    other_blend = blended_embedding(table, other, members, generator)
+    # Of density 2 (1 - share): whoever draws from both groups alike finds, at a share, the crop's
+    # own group with the odds 1 - share.
+    share = 1 - torch.rand(len(index), 1, generator=generator).sqrt()
+    share = share * (torch.rand(len(index), 1, generator=generator) < BRIDGED)
+    condition = F.normalize(torch.lerp(condition, other_blend, share), dim=1)
+    noise = torch.randn(condition.shape, generator=generator) / condition.shape[1] ** 0.5
+    reach = SPREAD * torch.rand(len(index), 1, generator=generator)
+    return F.normalize(condition + reach * noise, dim=1)
 
 
 class FlowStage:
@@ -118,7 +139,7 @@ class DistilStage:
         noise = torch.randn(latent.shape, generator=generator)
         mix = start[:, None, None, None]
         x = (1 - mix) * latent + mix * noise
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad(), mixed_precision():
             walked = x
             stride = (end - start) / self.substeps
             for i in range(self.substeps):
@@ -127,7 +148,7 @@ class DistilStage:
                 )
                 walked = walked + stride[:, None, None, None] * velocity.float()
             target = (walked - x) / (end - start)[:, None, None, None]
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision():
             velocity = student(x, start, condition).float()
         return F.mse_loss(velocity, target)
 
@@ -164,6 +185,6 @@ def _flow_loss(
     time = torch.sigmoid(torch.randn(len(latent), generator=generator) + 0.2)
     noise = torch.randn(latent.shape, generator=generator)
     mix = time[:, None, None, None]
-    with torch.autocast("cpu", torch.bfloat16):
+    with mixed_precision():
         velocity = flow((1 - mix) * latent + mix * noise, time, condition).float()
     return F.mse_loss(velocity, noise - latent)

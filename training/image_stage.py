@@ -18,6 +18,7 @@ from s2v_cli.training import crops
 from s2v_cli.training.dataset import Photo
 from s2v_cli.training.loop import channels_last
 from s2v_cli.training.losses import group_contrastive
+from s2v_cli.training.precision import mixed_precision
 from s2v_cli.training.recipe import StageOptions
 
 
@@ -58,7 +59,7 @@ class ImageStage:
         images = crops.change_colours(images, generator, 0.2)
         images = crops.erase(crops.soften(images, generator), generator, 0.2)
         encoder, head = self.modules["encoder"].train(), self.modules["zoom_head"].train()
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision():
             embedding = encoder(images.contiguous(memory_format=torch.channels_last))
         centres = cast(nn.Linear, self.modules["centres"]).weight
         contrast = group_contrastive(
@@ -105,6 +106,6 @@ def embed_crops(
     rows = []
     for part, by in zip(pixels.split(128), zoom.split(128), strict=True):
         images = crops.crop(part, by, IMAGE_SIZE, generator)
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision():
             rows.append(encoder(images.contiguous(memory_format=torch.channels_last)).float())
     return torch.cat(rows)

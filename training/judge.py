@@ -20,6 +20,7 @@ from s2v_cli.errors import TrainingError
 from s2v_cli.training import crops
 from s2v_cli.training.dataset import Photo
 from s2v_cli.training.loop import channels_last, run_stage
+from s2v_cli.training.precision import mixed_precision
 from s2v_cli.training.recipe import StageOptions
 
 SIZE = 96  # px, side of the picture that the judge sees
@@ -183,7 +184,7 @@ class JudgeStage:
         images = crops.erase(crops.soften(images, generator), generator)
         target = F.one_hot(self.group[index], len(judge.names)).float()
         images, target = mix(images, target, generator)
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision():
             logits = judge.head(judge.trunk(images))
         loss = F.cross_entropy(logits.float(), target, label_smoothing=SMOOTHING)
         optimiser = self.optimisers["judge"]
@@ -261,7 +262,7 @@ def look(judge: Judge, pictures: Tensor) -> tuple[Tensor, Tensor]:
     """Features [N, F] and logits [N, G] of pictures [N, 3, H, W], uint8 or float in [-1, 1]."""
     features, logits = [], []
     for part in pictures.split(BATCH):
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision():
             found = judge.features(as_images(part)).float()
         features.append(found)
         logits.append(judge.head(found))

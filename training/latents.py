@@ -20,6 +20,7 @@ from s2v_cli.generators.mini_codec import LatentEncoder
 from s2v_cli.training import crops
 from s2v_cli.training.dataset import Photo
 from s2v_cli.training.loop import channels_last
+from s2v_cli.training.precision import mixed_precision
 
 CROPS = 6  # crops of each photo
 NEIGHBOURS = 0.15  # share of a group's crops that counts as "of like zoom", to each side
@@ -84,7 +85,7 @@ def encode_crops(
             for part, by in zip(pixels.split(128), zoom.split(128), strict=True):
                 images = crops.crop(part, by, 128, generator, wander=0.6)
                 images = images.contiguous(memory_format=torch.channels_last)
-                with torch.autocast("cpu", torch.bfloat16):
+                with mixed_precision():
                     latents.append(latent_encoder(images).half())
                     embeddings.append(image_encoder(images).float())
             zooms.append(zoom)

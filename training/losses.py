@@ -7,10 +7,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def info_nce(a: Tensor, b: Tensor, temperature: float = 1.0) -> Tensor:
+def info_nce(
+    a: Tensor, b: Tensor, temperature: float = 1.0, target: Tensor | None = None
+) -> Tensor:
     """InfoNCE over L2 distances, Eq. 1: a [B, D] against b [M, D], M >= B; pair j is (a_j, b_j).
 
-    Rows of b beyond B are further negatives. The paper's temperature is 1.
+    Args:
+        a: features of the pairs.
+        b: those that they are told from; rows beyond B are further negatives.
+        temperature: divides the distances; 1 in the paper.
+        target: what share of a_j each row of b belongs to, [B, M], rows sum to 1; None is one
+            positive for each row, as in the paper.
 
     Returns:
         Loss of each row of a, [B].
@@ -19,11 +26,17 @@ def info_nce(a: Tensor, b: Tensor, temperature: float = 1.0) -> Tensor:
         a.square().sum(1)[:, None] + b.square().sum(1)[None] - 2 * a @ b.T
     )  # [B, M]; expanded, since cdist has no stable gradient at distance 0
     logits = -squared.clamp_min(1e-8).sqrt() / temperature
-    return F.cross_entropy(logits, torch.arange(len(a), device=a.device), reduction="none")
+    if target is None:
+        target = torch.arange(len(a), device=a.device)
+    return F.cross_entropy(logits, target, reduction="none")
 
 
 def audio_visual_loss(
-    sound: Tensor, image: Tensor, temperature: float = 1.0, unpaired: Tensor | None = None
+    sound: Tensor,
+    image: Tensor,
+    temperature: float = 1.0,
+    unpaired: Tensor | None = None,
+    shares: Tensor | None = None,
 ) -> Tensor:
     """Eq. 2: mean over the pairs of (L^A + L^V) / 2, on unit-norm features [B, D].
 
@@ -33,10 +46,20 @@ def audio_visual_loss(
         temperature: divides the distances; 1 in the paper.
         unpaired: embeddings [U, D] of sounds that no photo belongs to: negatives of L^V. A
             departure from the paper, so that strange sounds do not land among the taught ones.
+        shares: where sounds are mixtures, how much of sound j belongs to image k, [B, B], rows
+            sum to 1 and columns to more than 0. Both losses then have several positives in these
+            proportions (after between-class learning; Tokozume et al., 2018, Eq. 2). A
+            departure too; None is the paper's loss.
     """
     sound, image = F.normalize(sound, dim=1), F.normalize(image, dim=1)
     others = sound if unpaired is None else torch.cat([sound, F.normalize(unpaired, dim=1)])
-    return (info_nce(sound, image, temperature) + info_nce(image, others, temperature)).mean() / 2
+    to_sounds = None
+    if shares is not None:
+        to_sounds = shares.T / shares.sum(dim=0)[:, None]
+        to_sounds = F.pad(to_sounds, (0, len(others) - len(sound)))
+    of_sounds = info_nce(sound, image, temperature, shares)
+    of_images = info_nce(image, others, temperature, to_sounds)
+    return (of_sounds + of_images).mean() / 2
 
 
 def group_contrastive(

@@ -4,6 +4,9 @@ There are no videos here, so a sound and photos of its class are a pair, drawn a
 mean of a few photos' embeddings stands for z^V, which says the same with less noise. A batch
 holds each paired class at several levels; the level of the sound goes with the zoom of the
 photos, so pairs of one class at other levels are negatives, and loudness has to be heard.
+
+There are few recordings, so they are heard in many ways: played faster or slower, through random
+filters, with other sounds behind them, and mixed, a mixture belonging to the photos of both.
 """
 
 from __future__ import annotations
@@ -15,18 +18,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from s2v_cli.audio.filterbank import log_mel
+from s2v_cli.audio.filterbank import SPREAD_DB, log_mel
 from s2v_cli.encoders.mini_sound import MiniSoundEncoder
 from s2v_cli.training.dataset import Clip, members_of
 from s2v_cli.training.latents import CropTable, blended_embedding
 from s2v_cli.training.loop import channels_last
 from s2v_cli.training.losses import audio_visual_loss
+from s2v_cli.training.precision import mixed_precision
 from s2v_cli.training.recipe import StageOptions
 
 QUIETEST_DBFS, LOUDEST_DBFS = -45.0, -5.0  # root mean square of a window; zoom 1 and zoom 2
 LEVELS = 2  # pairs of one class in a batch, each in its own part of the range
 UNPAIRED = 16  # sounds without photos in a batch
 BLEND = 4  # photos of like zoom whose mean embedding a sound is paired with
+RATE_OCTAVES = 0.25  # how much faster or slower a sound is played at most
+MIXED = 0.5  # share of the paired sounds that another paired one is mixed into, up to equal power
+BACKED = 0.5  # share of all sounds that get another one behind them
+BACK_DB = (-26.0, -8.0)  # level of that one, relative
+DROPPED = 0.2  # share of the last map's channels that a training step does without
+FILTER_DB = 5.0  # standard deviation of the random filters at each of their control points
+FILTER_POINTS = 6  # of them, evenly spaced over the mel bands
 
 
 def zoom_of_level(level_dbfs: Tensor) -> Tensor:
@@ -81,27 +92,47 @@ class SoundStage:
         }
 
     def _window(self, name: str, generator: torch.Generator) -> Tensor:
-        """A random window of a random recording of a sound class, [80000]."""
+        """A random window of a random recording of a sound class, [80000], at unit power.
+
+        It is played up to `RATE_OCTAVES` faster or slower.
+        """
         recordings = self.recordings[name]
         members = recordings[_draw(len(recordings), generator)]
         wave = self.waves[members[_draw(len(members), generator)]]
         samples = cast(MiniSoundEncoder, self.modules["encoder"]).samples
-        if len(wave) < samples:
-            wave = wave.repeat(-(-samples // len(wave)))
-        start = _draw(len(wave) - samples + 1, generator)
-        return wave[start : start + samples]
+        octaves = RATE_OCTAVES * (2 * float(torch.rand((), generator=generator)) - 1)
+        needed = round(samples * 2**octaves)
+        if len(wave) < needed:
+            wave = wave.repeat(-(-needed // len(wave)))
+        start = _draw(len(wave) - needed + 1, generator)
+        window = wave[None, None, start : start + needed]
+        window = F.interpolate(window, samples, mode="linear")[0, 0]
+        return window / window.square().mean().sqrt().clamp_min(1e-5)
 
-    def _sounds(self, names: Sequence[str], generator: torch.Generator) -> Tensor:
-        """One window for each name, a third of them mixed with another of the same class."""
-        windows = []
-        for name in names:
-            window = self._window(name, generator)
-            if float(torch.rand((), generator=generator)) < 0.35:
-                other = self._window(name, generator)
-                share = 10 ** float((level_of(window[None]) - level_of(other[None]))[0] / 20)
-                window = window + other * share * float(torch.rand((), generator=generator))
-            windows.append(window)
-        return torch.stack(windows)
+    def _sounds(
+        self, pairs: Sequence[str], others: Sequence[str], generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Windows of paired and of other classes, [B + U, 80000], and the shares [B, B].
+
+        Mixtures are of two sounds of the same level part, so that the zooms of both photos fit.
+        """
+        sounds = torch.stack([self._window(name, generator) for name in [*pairs, *others]])
+        part = len(pairs) // LEVELS
+        partner = torch.cat(
+            [level * part + torch.randperm(part, generator=generator) for level in range(LEVELS)]
+        )
+        share = torch.rand(len(pairs), generator=generator) / 2  # of the partner's power
+        share = share * (torch.rand(len(pairs), generator=generator) < MIXED)
+        shares = torch.diag(1 - share)
+        shares[torch.arange(len(pairs)), partner] += share
+        mixed = (1 - share).sqrt()[:, None] * sounds[: len(pairs)]
+        mixed = mixed + share.sqrt()[:, None] * sounds[partner]
+        sounds = torch.cat([mixed, sounds[len(pairs) :]])
+        behind = sounds[torch.randperm(len(sounds), generator=generator)]
+        quietest, loudest = BACK_DB
+        level = quietest + (loudest - quietest) * torch.rand(len(sounds), generator=generator)
+        gain = 10 ** (level / 20) * (torch.rand(len(sounds), generator=generator) < BACKED)
+        return sounds + gain[:, None] * behind, shares
 
     def step(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
         """One batch: every paired class at each of the levels, and some unpaired sounds."""
@@ -109,25 +140,29 @@ class SoundStage:
         count = len(self.pairs)
         others = list(self.unpaired)
         picks = torch.randperm(len(others), generator=generator)[:UNPAIRED].tolist()
-        sounds = self._sounds(self.pairs * LEVELS + [others[i] for i in picks], generator)
+        sounds, shares = self._sounds(self.pairs * LEVELS, [others[i] for i in picks], generator)
         part = torch.arange(LEVELS).repeat_interleave(count)
         share = (part + torch.rand(len(part), generator=generator)) / LEVELS
         share = torch.cat([share, torch.rand(len(picks), generator=generator)])
         level = QUIETEST_DBFS - 5 + share * (LOUDEST_DBFS - QUIETEST_DBFS + 10)
         gain = 10 ** ((level - level_of(sounds)) / 20)
         spectrogram = log_mel(sounds * gain[:, None], encoder.samples)
-        spectrogram = _mask(spectrogram, generator)
+        spectrogram = _mask(_filter(spectrogram, generator), generator)
         if not self.hear_level:
             spectrogram = hide_level(spectrogram)
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision():
             feature_map = encoder.feature_map(spectrogram)
+        kept = torch.rand(feature_map.shape[:2], generator=generator) >= DROPPED
+        feature_map = feature_map * kept[:, :, None, None] / (1 - DROPPED)
         embedding = encoder.embed(feature_map)
         paired = embedding[: len(part)]
         crop = self.table.at_zoom(
             self.photo_group.repeat(LEVELS), zoom_of_level(level[: len(part)]), generator
         )
         image = blended_embedding(self.table, crop, BLEND, generator)
-        loss = audio_visual_loss(paired, image, self.options.temperature, embedding[len(part) :])
+        loss = audio_visual_loss(
+            paired, image, self.options.temperature, embedding[len(part) :], shares
+        )
         optimiser = self.optimisers["encoder"]
         optimiser.zero_grad()
         loss.backward()
@@ -199,17 +234,24 @@ def _by_recording(clips: Sequence[Clip], members: Tensor) -> list[list[int]]:
     return list(groups.values())
 
 
+def _filter(spectrogram: Tensor, generator: torch.Generator) -> Tensor:
+    """Add a smooth random curve over the mel bands to log-mels [B, 1, 64, frames]."""
+    count, _, rows, _ = spectrogram.shape
+    points = torch.randn(count, 1, FILTER_POINTS, generator=generator) * FILTER_DB / SPREAD_DB
+    curve = F.interpolate(points, rows, mode="linear", align_corners=True)
+    return spectrogram + (curve - curve.mean(dim=2, keepdim=True))[..., None]
+
+
 def _mask(spectrogram: Tensor, generator: torch.Generator) -> Tensor:
-    """SpecAugment (Park et al., 2019): blank bands of up to 12 rows and 60 frames of each clip."""
+    """SpecAugment (Park et al., 2019): blank two bands of up to 12 rows and 60 frames each."""
     count, _, rows, frames = spectrogram.shape
-    spectrogram = spectrogram.clone()
-    fill = spectrogram.mean(dim=(1, 2, 3))
-    for size, reach, dim in ((rows, 12, 2), (frames, 60, 3)):
+    fill = spectrogram.mean(dim=(1, 2, 3))[:, None, None, None]
+    for size, reach, dim in ((rows, 12, 2), (frames, 60, 3)) * 2:
         width = torch.rand(count, generator=generator) * reach
         start = torch.rand(count, generator=generator) * (size - width)
         position = torch.arange(size)[None]
         inside = (position >= start[:, None]) & (position < (start + width)[:, None])
         shape = [count, 1, 1, 1]
         shape[dim] = size
-        spectrogram = torch.where(inside.view(shape), fill[:, None, None, None], spectrogram)
+        spectrogram = torch.where(inside.view(shape), fill, spectrogram)
     return spectrogram

@@ -22,6 +22,7 @@ from s2v_cli.training import crops
 from s2v_cli.training.dataset import Clip, Photo
 from s2v_cli.training.judge import BATCH, Progress, Trunk, resize
 from s2v_cli.training.loop import channels_last, run_stage
+from s2v_cli.training.precision import mixed_precision
 from s2v_cli.training.recipe import StageOptions
 from s2v_cli.training.sound_stage import hide_level, loudest_window
 
@@ -86,7 +87,7 @@ class ZoomStage:
         chosen = torch.randint(len(self.train), (self.options.batch,), generator=generator)
         images, target = self._crops(self.train[chosen], generator)
         images = crops.change_colours(crops.soften(images, generator), generator, 0.2)
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision():
             guess = regressor(images)
         loss = F.smooth_l1_loss(guess, target, beta=0.25)
         optimiser = self.optimisers["regressor"]
@@ -101,7 +102,7 @@ class ZoomStage:
         guesses, targets = [], []
         for index in self.validation.split(BATCH):
             images, target = self._crops(index, generator)
-            with torch.autocast("cpu", torch.bfloat16):
+            with mixed_precision():
                 guesses.append(averages["regressor"](images))
             targets.append(target)
         return {"validation_spearman": spearman(torch.cat(guesses), torch.cat(targets))}
@@ -214,7 +215,7 @@ def loudness_spearman(
         zooms = []
         for part in noise:
             images = generator(part.expand(len(gain), -1) * truncation, embedding)
-            with torch.autocast("cpu", torch.bfloat16):
+            with mixed_precision():
                 zooms.append(regressor(images.float()))
         found.append(spearman(torch.stack(zooms).mean(dim=0), gain))
         if progress:

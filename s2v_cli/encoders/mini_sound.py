@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from s2v_cli.audio import filterbank
 from s2v_cli.encoders.mini_image import MINI_SPACE, ResidualBlock
 
-STEM = 32  # channels at 32 mel rows
-WIDTHS = (64, 128, 256)  # channels at 16, 8 and 4 mel rows
+STEM = 24  # channels at 32 mel rows
+WIDTHS = (48, 96, 192)  # channels at 16, 8 and 4 mel rows
 DEPTHS = (1, 2, 1)  # residual blocks at each of them
 FAMILIES = 29  # photo classes that sounds were paired with
 
@@ -49,7 +49,7 @@ class MiniSoundEncoder(nn.Module):
         return round(self.window_s * self.sample_rate)
 
     def feature_map(self, spectrogram: Tensor) -> Tensor:
-        """Last convolution's map [B, 256, 4, frames / 16] of a log-mel [B, 1, 64, frames]."""
+        """Last convolution's map [B, 192, 4, frames / 16] of a log-mel [B, 1, 64, frames]."""
         return self.blocks(self.stem(spectrogram))  # type: ignore[no-any-return]
 
     def embed(self, feature_map: Tensor) -> Tensor:

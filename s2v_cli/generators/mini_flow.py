@@ -1,9 +1,11 @@
 """The latent flow of the bundled model: noise into latents, a few Euler steps of a velocity field.
 
 Rectified flow (Liu et al., 2023; Lipman et al., 2023): x_t = (1 - t) x_0 + t noise, so the field
-is v = noise - x_0, and sampling walks from t = 1 to 0. The network is a small transformer over
-the 8x8 latent positions with convolutional feed-forward layers; time and embedding steer it
-through one shared modulation (adaLN-single, Chen et al., 2024).
+is v = noise - x_0, and sampling walks from t = 1 to 0. The network is a small transformer with
+convolutional feed-forward layers over tokens of 2x2 latent positions, between two convolutional
+blocks that see every position; time and embedding steer it through one shared modulation
+(adaLN-single, Chen et al., 2024). Tokens of 2x2 cost a quarter, and what a picture shows as a
+whole is learned from fewer steps.
 """
 
 from __future__ import annotations
@@ -14,8 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from s2v_cli.generators.mini_codec import LATENT_CHANNELS, LATENT_SIZE
+from s2v_cli.generators.mini_codec import LATENT_CHANNELS, LATENT_SIZE, ConvBlock
 
+PATCH = 2  # latent positions to each side of a token
+TOKENS = LATENT_SIZE // PATCH  # tokens to each side
+FINE_WIDTH = 96  # channels at the latent positions, before and after the transformer
 WIDTH = 256
 DEPTH = 6
 HEADS = 4
@@ -88,8 +93,11 @@ class LatentFlow(nn.Module):
     def __init__(self, dimension: int) -> None:
         super().__init__()
         self.embedding_scale = math.sqrt(dimension)  # unit embeddings come in at unit variance
-        self.project_in = nn.Linear(LATENT_CHANNELS, WIDTH)
-        self.position = nn.Parameter(torch.zeros(LATENT_SIZE, LATENT_SIZE, WIDTH))
+        self.fine_in = nn.Sequential(
+            nn.Conv2d(LATENT_CHANNELS, FINE_WIDTH, 3, 1, 1), ConvBlock(FINE_WIDTH)
+        )
+        self.project_in = nn.Linear(PATCH * PATCH * FINE_WIDTH, WIDTH)
+        self.position = nn.Parameter(torch.zeros(TOKENS, TOKENS, WIDTH))
         self.time = nn.Sequential(
             nn.Linear(2 * FREQUENCIES, WIDTH), nn.SiLU(), nn.Linear(WIDTH, WIDTH)
         )
@@ -99,9 +107,12 @@ class LatentFlow(nn.Module):
         self.no_embedding = nn.Parameter(torch.zeros(dimension))  # stands for "any picture"
         self.modulation = nn.Linear(WIDTH, 6 * WIDTH)
         self.blocks = nn.ModuleList(FlowBlock(WIDTH, HEADS) for _ in range(DEPTH))
-        self.out_modulation = nn.Linear(WIDTH, 2 * WIDTH)
-        self.project_out = nn.Linear(WIDTH, LATENT_CHANNELS)
-        nn.init.zeros_(self.project_out.weight)
+        self.project_out = nn.Linear(WIDTH, PATCH * PATCH * FINE_WIDTH)
+        self.out_modulation = nn.Linear(WIDTH, 2 * FINE_WIDTH)
+        self.fine_out = nn.Sequential(
+            ConvBlock(FINE_WIDTH), nn.SiLU(), nn.Conv2d(FINE_WIDTH, LATENT_CHANNELS, 3, 1, 1)
+        )
+        nn.init.zeros_(self.fine_out[-1].weight)
         nn.init.zeros_(self.modulation.weight)
         with torch.no_grad():
             self.modulation.bias.zero_()
@@ -118,12 +129,15 @@ class LatentFlow(nn.Module):
         wave = torch.cat([angle.cos(), angle.sin()], dim=1).to(embedding.dtype)
         steer = F.silu(self.time(wave) + self.embedding(embedding * self.embedding_scale))
         modulation = self.modulation(steer).unflatten(1, (6, WIDTH))
-        x = self.project_in(latent.permute(0, 2, 3, 1)) + self.position
+        fine = self.fine_in(latent)  # [B, 96, 8, 8]
+        x = F.pixel_unshuffle(fine, PATCH).permute(0, 2, 3, 1)  # [B, 4, 4, 384]
+        x = self.project_in(x) + self.position
         for block in self.blocks:
             x = block(x, modulation)
-        shift, scale = self.out_modulation(steer)[:, None, None].chunk(2, dim=-1)
-        x = F.layer_norm(x, (WIDTH,)) * (1 + scale) + shift
-        return self.project_out(x).permute(0, 3, 1, 2)  # type: ignore[no-any-return]
+        x = self.project_out(F.layer_norm(x, (WIDTH,))).permute(0, 3, 1, 2)
+        fine = fine + F.pixel_shuffle(x, PATCH)
+        shift, scale = self.out_modulation(steer)[:, :, None, None].chunk(2, dim=1)
+        return self.fine_out(fine * (1 + scale) + shift)  # type: ignore[no-any-return]
 
 
 def shifted_times(steps: int, shift: float) -> list[float]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, cast
 
 import pytest
@@ -19,7 +21,6 @@ from s2v_cli.encoders.mini_sound import MiniSoundEncoder
 from s2v_cli.errors import TrainingError
 from s2v_cli.generators.mini import MiniGenerator
 from s2v_cli.pipeline import Sound2Vision
-from s2v_cli.training import evaluate as evaluation
 from s2v_cli.training.dataset import Clip, find_clips, find_photos, load_photos
 from s2v_cli.training.evaluate import (
     bootstrap,
@@ -57,6 +58,16 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+def quality() -> ModuleType:
+    """The command `benchmarks/quality.py`, which is in no package."""
+    path = Path(__file__).parents[2] / "benchmarks" / "quality.py"
+    spec = importlib.util.spec_from_file_location("quality", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def test_rank_counts_from_one_and_ties_count_against() -> None:
@@ -387,7 +398,7 @@ def test_what_cannot_be_measured_is_refused(
         evaluate(model, miniature, tmp_path, **options)
 
 
-def test_the_entry_point_prints_the_report_and_keeps_it(
+def test_the_command_prints_the_report_and_keeps_it(
     model: Sound2Vision,
     miniature: Path,
     tmp_path: Path,
@@ -399,7 +410,7 @@ def test_the_entry_point_prints_the_report_and_keeps_it(
         monkeypatch.setitem(cast(dict[str, Any], evaluate.__kwdefaults__), name, value)
     preset = str(model.preset.folder)
     arguments = [str(miniature), "--preset", preset, "--control", preset, "--out", str(tmp_path)]
-    assert evaluation._command_line([*arguments, "--split", "test"]) == 0
+    assert quality().main([*arguments, "--split", "test"]) == 0
     out, err = capsys.readouterr()
     assert out == (tmp_path / "evaluation-test.txt").read_text()
     assert "untrained, split test: 3 clips" in out
@@ -415,7 +426,7 @@ def test_the_command_line_names_what_is_missing(
         str(tmp_path / "nothing"),
         *("--preset", str(tmp_path / "no.toml"), "--out", str(tmp_path / "out")),
     ]
-    assert evaluation._command_line(arguments) != 0
+    assert quality().main(arguments) != 0
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("error: ")

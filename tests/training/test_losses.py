@@ -71,6 +71,33 @@ def test_unpaired_sounds_are_negatives_of_the_images_only() -> None:
     assert loss > float(audio_visual_loss(sound, image))
 
 
+def test_pairs_that_are_not_mixed_have_the_loss_of_the_paper() -> None:
+    sound, image, strange = draw(6, 9, 2), draw(6, 9, 3), draw(4, 9, 4)
+    plain = float(audio_visual_loss(sound, image, 0.3, strange))
+    shares = torch.eye(6, dtype=torch.float64)
+    assert float(audio_visual_loss(sound, image, 0.3, strange, shares)) == pytest.approx(plain)
+
+
+def test_a_mixture_belongs_to_both_images_in_proportion() -> None:
+    sound, image = draw(3, 9, 2), draw(3, 9, 3)
+    # Sound 0 is three quarters of pair 0 and a quarter of pair 1; the others are not mixed.
+    shares = torch.tensor([[0.75, 0.25, 0], [0, 1, 0], [0, 0, 1]], dtype=torch.float64)
+
+    def log_shares(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        similar = np.exp(-np.linalg.norm(a[:, None] - b[None], axis=2))
+        return np.asarray(np.log(similar / similar.sum(axis=1, keepdims=True)))
+
+    of_sounds = log_shares(sound.numpy(), image.numpy())
+    of_images = log_shares(image.numpy(), sound.numpy())
+    expected = -(
+        0.75 * of_sounds[0, 0] + 0.25 * of_sounds[0, 1] + of_sounds[1, 1] + of_sounds[2, 2]
+    )
+    # Image 1 is heard in sound 0 with 0.25 and in sound 1 with 1: 0.2 and 0.8 of its positives.
+    expected -= of_images[0, 0] + 0.2 * of_images[1, 0] + 0.8 * of_images[1, 1] + of_images[2, 2]
+    loss = float(audio_visual_loss(sound, image, shares=shares))
+    assert loss == pytest.approx(expected / 6, rel=1e-6)
+
+
 def test_the_gradient_is_finite_at_distance_zero() -> None:
     sound = draw(4, 9, 2).float().requires_grad_()
     image = sound.detach().clone().requires_grad_()
