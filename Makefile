@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install install-dev test test-slow test-all check lint types format docs bench clean
+.PHONY: help demo install install-dev test test-slow test-all check lint types format docs bundle bench clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | \
@@ -48,6 +48,11 @@ format: $(VENV)/.stamp-dev ## Mend what ruff can mend.
 
 docs: $(VENV)/.stamp-dev ## Write docs/cli.md again.
 	$(BIN)/python docs/generate_cli.py
+
+RUN := runs/mini
+bundle: $(VENV)/.stamp-dev ## Make the finished run in RUN (runs/mini) the bundled model.
+	$(BIN)/python -c 'import sys; from pathlib import Path; from s2v_cli.training.export import \
+		bundle_preset; bundle_preset(Path(sys.argv[1]), Path("presets"))' $(RUN)/preset
 
 bench: $(VENV)/.stamp-dev ## Measure speed and quality; see benchmarks/.
 	$(BIN)/python -m benchmarks

@@ -317,6 +317,8 @@ class Sound2Vision:
                 f" {reason[0].strip()[:200]}"
             ) from None
         module.to(self.device, self.dtype).eval().requires_grad_(False)
+        if self.device.type == "cpu":  # convolutions are up to twice as fast so
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return module
 
 

@@ -3,12 +3,13 @@
 `codec` learns from pixels alone, `sharpen` goes on with a perceptual loss, and `polish` trains
 the decoder alone, with an adversarial loss on top, while the latents stay as they are. The
 perceptual distance is taken in the features of the project's own image encoder; noise on the
-latents makes the decoder forgive the small errors of the latent flow.
+latents makes the decoder forgive the small errors of the latent flow, and in `polish` it decodes
+latents that the flow drew as well, which only have to look real.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ from s2v_cli.training.loop import channels_last
 from s2v_cli.training.precision import mixed_precision
 from s2v_cli.training.recipe import StageOptions
 
+DrawLatents = Callable[[int, torch.Generator], Tensor]  # how many, and where chance comes from
 LATENT_NOISE = 0.15  # standard deviation, in units of the latents' root mean square
 
 
@@ -70,6 +72,8 @@ class CodecStage:
         start: encoder and decoder to go on from.
         options: loss weights `pixel`, `feature`, `adversarial`, 0 leaves a loss out; with
             `freeze_encoder` above 0 only the decoder learns.
+        draw: makes latents [B, 16, 8, 8] of no photo, for the adversarial loss; None leaves them
+            out.
     """
 
     averaged: tuple[str, ...] = ("encoder", "decoder")
@@ -82,8 +86,9 @@ class CodecStage:
         image_encoder: MiniImageEncoder | None,
         start: Mapping[str, nn.Module] | None,
         options: StageOptions,
+        draw: DrawLatents | None = None,
     ) -> None:
-        self.name, self.options = name, options
+        self.name, self.options, self.draw = name, options, draw
         self.pixels = pixels
         self.train = torch.tensor([i for i, p in enumerate(photos) if p.split == "train"])
         self.validation = torch.tensor([i for i, p in enumerate(photos) if p.split == "validation"])
@@ -135,9 +140,13 @@ class CodecStage:
             feature = self._feature_distance(images, output)
             loss = options.weight("pixel") * pixel + options.weight("feature") * feature
             fooled = torch.zeros(())
+            fakes = output
             if adversarial:
+                if self.draw is not None:
+                    drawn = self.draw(options.batch // 2, generator)
+                    fakes = torch.cat([output, self.modules["decoder"](drawn).float()])
                 discriminator.requires_grad_(False)
-                fooled = -discriminator(output).float().mean()
+                fooled = -discriminator(fakes).float().mean()
                 loss = loss + options.weight("adversarial") * fooled
                 discriminator.requires_grad_(True)
         self.optimisers["codec"].zero_grad()
@@ -149,7 +158,7 @@ class CodecStage:
         figures = {"loss": loss.detach(), "pixel": pixel.detach(), "feature": feature.detach()}
         if adversarial:
             with mixed_precision():
-                real, fake = discriminator(images), discriminator(output.detach())
+                real, fake = discriminator(images), discriminator(fakes.detach())
                 hinge = F.relu(1 - real.float()).mean() + F.relu(1 + fake.float()).mean()
             self.optimisers["discriminator"].zero_grad()
             hinge.backward()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from s2v_cli.generators.mini import MiniGenerator, walk
 from s2v_cli.generators.mini_flow import LatentFlow, shifted_times
 from s2v_cli.training.latents import CropTable, blended_embedding
 from s2v_cli.training.precision import mixed_precision
@@ -159,6 +160,17 @@ class DistilStage:
         condition = draw_conditions(self.train, index, generator, alone=0.25)
         flow = cast(LatentFlow, averages["flow"])
         return {"kept_loss": float(self._loss(flow, index, condition, generator))}
+
+
+def draw_latents(
+    flow: LatentFlow, table: CropTable, count: int, generator: torch.Generator
+) -> Tensor:
+    """Latents [count, 16, 8, 8] that a distilled flow draws under conditions as in its training."""
+    index = torch.multinomial(_group_weights(table), count, True, generator=generator)
+    condition = draw_conditions(table, index, generator, alone=0.25)
+    noise = torch.randn(count, MiniGenerator.noise_size, generator=generator)
+    with torch.no_grad():
+        return walk(flow, noise, condition)
 
 
 def guided_velocity(

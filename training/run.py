@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -16,11 +17,11 @@ from s2v_cli.errors import TrainingError
 from s2v_cli.generators.mini import SHIFT, STEPS, MiniGenerator
 from s2v_cli.generators.mini_codec import LatentDecoder, LatentEncoder
 from s2v_cli.generators.mini_flow import LatentFlow
-from s2v_cli.training.codec_stage import CodecStage
+from s2v_cli.training.codec_stage import CodecStage, DrawLatents
 from s2v_cli.training.dataset import Photo, find_clips, find_photos, load_photos, load_waves
 from s2v_cli.training.export import export_preset
 from s2v_cli.training.familiarity import fit_familiarity
-from s2v_cli.training.flow_stage import DistilStage, FlowStage
+from s2v_cli.training.flow_stage import DistilStage, FlowStage, draw_latents
 from s2v_cli.training.image_stage import ImageStage
 from s2v_cli.training.latents import CropTable, encode_crops
 from s2v_cli.training.loop import run_stage
@@ -71,7 +72,7 @@ class Run:
         train, validation = self.tables(image_encoder, cast(LatentEncoder, codec["encoder"]))
         flow = self.flow(train, validation)
         sound_encoder = self.sound_encoder(train)
-        decoder = self.polish(image_encoder, codec)
+        decoder = self.polish(image_encoder, codec, flow, train)
         generator = MiniGenerator()
         generator.flow.load_state_dict(flow.state_dict())
         generator.decoder.load_state_dict(decoder.state_dict())
@@ -96,17 +97,28 @@ class Run:
         return self._codec_stage("sharpen", image_encoder, parts)
 
     def polish(
-        self, image_encoder: MiniImageEncoder, codec: Mapping[str, nn.Module]
+        self,
+        image_encoder: MiniImageEncoder,
+        codec: Mapping[str, nn.Module],
+        flow: LatentFlow,
+        table: CropTable,
     ) -> LatentDecoder:
         """Stage `polish`; returns the decoder."""
-        return cast(LatentDecoder, self._codec_stage("polish", image_encoder, codec)["decoder"])
+        draw = partial(draw_latents, flow, table)
+        return cast(
+            LatentDecoder, self._codec_stage("polish", image_encoder, codec, draw)["decoder"]
+        )
 
     def _codec_stage(
-        self, name: str, teacher: MiniImageEncoder | None, start: Mapping[str, nn.Module] | None
+        self,
+        name: str,
+        teacher: MiniImageEncoder | None,
+        start: Mapping[str, nn.Module] | None,
+        draw: DrawLatents | None = None,
     ) -> Mapping[str, nn.Module]:
         options, seed = self.recipe.stage(name), self._stage_seed(name)
         with _seeded(seed):
-            stage = CodecStage(name, self.photos, self.pixels, teacher, start, options)
+            stage = CodecStage(name, self.photos, self.pixels, teacher, start, options, draw)
         return run_stage(stage, options, self.folder, seed, self.progress)
 
     def tables(

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from s2v_cli.audio.filterbank import SPREAD_DB, log_mel
+from s2v_cli.audio.filterbank import SAMPLE_RATE, SPREAD_DB, log_mel
 from s2v_cli.encoders.mini_sound import MiniSoundEncoder
 from s2v_cli.training.dataset import Clip, members_of
 from s2v_cli.training.latents import CropTable, blended_embedding
@@ -31,11 +31,13 @@ QUIETEST_DBFS, LOUDEST_DBFS = -45.0, -5.0  # root mean square of a window; zoom 
 LEVELS = 2  # pairs of one class in a batch, each in its own part of the range
 UNPAIRED = 16  # sounds without photos in a batch
 BLEND = 4  # photos of like zoom whose mean embedding a sound is paired with
+HEARD_S = 2.5  # of a clip at once: half of what is heard in use, at half the cost
+SAMPLES = round(HEARD_S * SAMPLE_RATE)
 RATE_OCTAVES = 0.25  # how much faster or slower a sound is played at most
 MIXED = 0.5  # share of the paired sounds that another paired one is mixed into, up to equal power
 BACKED = 0.5  # share of all sounds that get another one behind them
 BACK_DB = (-26.0, -8.0)  # level of that one, relative
-DROPPED = 0.2  # share of the last map's channels that a training step does without
+DROPPED = 0.1  # share of the last map's channels that a training step does without
 FILTER_DB = 5.0  # standard deviation of the random filters at each of their control points
 FILTER_POINTS = 6  # of them, evenly spaced over the mel bands
 
@@ -92,27 +94,28 @@ class SoundStage:
         }
 
     def _window(self, name: str, generator: torch.Generator) -> Tensor:
-        """A random window of a random recording of a sound class, [80000], at unit power.
+        """A window of a random recording of a sound class, [40000], at unit power.
 
-        It is played up to `RATE_OCTAVES` faster or slower.
+        The louder of two random ones, since many clips are mostly pauses; played up to
+        `RATE_OCTAVES` faster or slower.
         """
         recordings = self.recordings[name]
         members = recordings[_draw(len(recordings), generator)]
         wave = self.waves[members[_draw(len(members), generator)]]
-        samples = cast(MiniSoundEncoder, self.modules["encoder"]).samples
         octaves = RATE_OCTAVES * (2 * float(torch.rand((), generator=generator)) - 1)
-        needed = round(samples * 2**octaves)
+        needed = round(SAMPLES * 2**octaves)
         if len(wave) < needed:
             wave = wave.repeat(-(-needed // len(wave)))
-        start = _draw(len(wave) - needed + 1, generator)
-        window = wave[None, None, start : start + needed]
-        window = F.interpolate(window, samples, mode="linear")[0, 0]
+        starts = [_draw(len(wave) - needed + 1, generator) for _ in range(2)]
+        windows = torch.stack([wave[start : start + needed] for start in starts])
+        loudest = windows[int(windows.square().sum(dim=1).argmax())]
+        window = F.interpolate(loudest[None, None], SAMPLES, mode="linear")[0, 0]
         return window / window.square().mean().sqrt().clamp_min(1e-5)
 
     def _sounds(
         self, pairs: Sequence[str], others: Sequence[str], generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Windows of paired and of other classes, [B + U, 80000], and the shares [B, B].
+        """Windows of paired and of other classes, [B + U, 40000], and the shares [B, B].
 
         Mixtures are of two sounds of the same level part, so that the zooms of both photos fit.
         """
@@ -146,7 +149,7 @@ class SoundStage:
         share = torch.cat([share, torch.rand(len(picks), generator=generator)])
         level = QUIETEST_DBFS - 5 + share * (LOUDEST_DBFS - QUIETEST_DBFS + 10)
         gain = 10 ** ((level - level_of(sounds)) / 20)
-        spectrogram = log_mel(sounds * gain[:, None], encoder.samples)
+        spectrogram = log_mel(sounds * gain[:, None], SAMPLES)
         spectrogram = _mask(_filter(spectrogram, generator), generator)
         if not self.hear_level:
             spectrogram = hide_level(spectrogram)
@@ -243,10 +246,10 @@ def _filter(spectrogram: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _mask(spectrogram: Tensor, generator: torch.Generator) -> Tensor:
-    """SpecAugment (Park et al., 2019): blank two bands of up to 12 rows and 60 frames each."""
+    """SpecAugment (Park et al., 2019): blank two bands of up to 12 rows and 30 frames each."""
     count, _, rows, frames = spectrogram.shape
     fill = spectrogram.mean(dim=(1, 2, 3))[:, None, None, None]
-    for size, reach, dim in ((rows, 12, 2), (frames, 60, 3)) * 2:
+    for size, reach, dim in ((rows, 12, 2), (frames, 30, 3)) * 2:
         width = torch.rand(count, generator=generator) * reach
         start = torch.rand(count, generator=generator) * (size - width)
         position = torch.arange(size)[None]

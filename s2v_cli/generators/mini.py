@@ -21,6 +21,15 @@ STEPS = 3  # of the distilled flow
 SHIFT = 2.0  # more than 1 spends more of the walk near the noise
 
 
+def walk(flow: LatentFlow, noise: Tensor, embedding: Tensor) -> Tensor:
+    """Latent [B, 16, 8, 8] that the distilled flow leads noise [B, 1024] to under z [B, 256]."""
+    x = noise.view(-1, LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE)
+    for start, end in pairwise(shifted_times(STEPS, SHIFT)):
+        time = torch.full((len(x),), start, device=x.device)
+        x = x + (end - start) * flow(x, time, embedding)
+    return unit_scale(x)
+
+
 class MiniGenerator(nn.Module):
     """Noise [B, 1024] and z [B, 256] -> image [B, 3, 128, 128]; differentiable in both."""
 
@@ -36,11 +45,7 @@ class MiniGenerator(nn.Module):
 
     def latent(self, noise: Tensor, embedding: Tensor) -> Tensor:
         """Latent [B, 16, 8, 8] that noise [B, 1024] walks to under z [B, 256]."""
-        x = noise.view(-1, LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE)
-        for start, end in pairwise(shifted_times(STEPS, SHIFT)):
-            time = torch.full((len(x),), start, device=x.device)
-            x = x + (end - start) * self.flow(x, time, embedding)
-        return unit_scale(x)
+        return walk(self.flow, noise, embedding)
 
     def forward(self, noise: Tensor, embedding: Tensor) -> Tensor:
         """Make image [B, 3, 128, 128] in [-1, 1]."""
