@@ -36,7 +36,7 @@ def labelled_rows(rows: list[tuple[str, list[Image.Image]]], across: bool) -> Im
 
 
 def main() -> None:
-    """Write docs/images/gallery.png and docs/images/sheet.png."""
+    """Write docs/images/gallery.jpg and docs/images/sheet.jpg."""
     model = Sound2Vision.load("mini", device="cpu")
     folder = ROOT / "docs/images"
     folder.mkdir(exist_ok=True)
@@ -45,10 +45,10 @@ def main() -> None:
         if path.suffix in {".wav", ".flac", ".ogg", ".mp3"}:
             rows.append((path.name, model.generate(path, count=SHEET_COUNT)))
     labelled_rows([(name.split(".")[0], images) for name, images in rows], across=False).save(
-        folder / "sheet.png", optimize=True
+        folder / "sheet.jpg", quality=92
     )
     gallery = [(name, images[:2]) for name, images in rows if name in SOUNDS]
-    labelled_rows(gallery, across=True).save(folder / "gallery.png", optimize=True)
+    labelled_rows(gallery, across=True).save(folder / "gallery.jpg", quality=92)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -114,7 +116,7 @@ def bundle_preset(run: Path, presets: Path) -> Path:
     return presets / "mini.toml"
 
 
-def _write(folder: Path, prefix: str, text: str, files: dict[str, bytes], toml: Path) -> None:
+def _write(folder: Path, prefix: str, text: str, files: Mapping[Any, bytes], toml: Path) -> None:
     """Write weights below `folder`/`prefix` and then the TOML that lists them."""
     try:
         for role, content in files.items():

@@ -109,10 +109,9 @@ class LatentFlow(nn.Module):
         self.blocks = nn.ModuleList(FlowBlock(WIDTH, HEADS) for _ in range(DEPTH))
         self.project_out = nn.Linear(WIDTH, PATCH * PATCH * FINE_WIDTH)
         self.out_modulation = nn.Linear(WIDTH, 2 * FINE_WIDTH)
-        self.fine_out = nn.Sequential(
-            ConvBlock(FINE_WIDTH), nn.SiLU(), nn.Conv2d(FINE_WIDTH, LATENT_CHANNELS, 3, 1, 1)
-        )
-        nn.init.zeros_(self.fine_out[-1].weight)
+        last = nn.Conv2d(FINE_WIDTH, LATENT_CHANNELS, 3, 1, 1)
+        nn.init.zeros_(last.weight)
+        self.fine_out = nn.Sequential(ConvBlock(FINE_WIDTH), nn.SiLU(), last)
         nn.init.zeros_(self.modulation.weight)
         with torch.no_grad():
             self.modulation.bias.zero_()
