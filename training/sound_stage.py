@@ -12,7 +12,7 @@ filters, with other sounds behind them, and mixed, a mixture belonging to the ph
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +51,20 @@ def zoom_of_level(level_dbfs: Tensor) -> Tensor:
 def level_of(wave: Tensor) -> Tensor:
     """Root mean square of waves [B, T], dBFS, [B]; silence is -120."""
     return 10 * wave.square().mean(dim=1).clamp_min(1e-12).log10()
+
+
+class SoundBatch(NamedTuple):
+    """Sounds and the photos that they are paired with.
+
+    Attributes:
+        spectrogram: log-mels of B paired and U other sounds, [B + U, 1, 64, frames].
+        image: z^V of the photos, [B, 256].
+        shares: how much of sound j belongs to photo k, [B, B], rows sum to 1.
+    """
+
+    spectrogram: Tensor
+    image: Tensor
+    shares: Tensor
 
 
 class SoundStage:
@@ -137,9 +151,8 @@ class SoundStage:
         gain = 10 ** (level / 20) * (torch.rand(len(sounds), generator=generator) < BACKED)
         return sounds + gain[:, None] * behind, shares
 
-    def step(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """One batch: every paired class at each of the levels, and some unpaired sounds."""
-        encoder = cast(MiniSoundEncoder, self.modules["encoder"]).train()
+    def batch(self, generator: torch.Generator) -> SoundBatch:
+        """Every paired class at each of the levels, and some unpaired sounds."""
         count = len(self.pairs)
         others = list(self.unpaired)
         picks = torch.randperm(len(others), generator=generator)[:UNPAIRED].tolist()
@@ -153,18 +166,28 @@ class SoundStage:
         spectrogram = _mask(_filter(spectrogram, generator), generator)
         if not self.hear_level:
             spectrogram = hide_level(spectrogram)
-        with mixed_precision():
-            feature_map = encoder.feature_map(spectrogram)
-        kept = torch.rand(feature_map.shape[:2], generator=generator) >= DROPPED
-        feature_map = feature_map * kept[:, :, None, None] / (1 - DROPPED)
-        embedding = encoder.embed(feature_map)
-        paired = embedding[: len(part)]
         crop = self.table.at_zoom(
             self.photo_group.repeat(LEVELS), zoom_of_level(level[: len(part)]), generator
         )
         image = blended_embedding(self.table, crop, BLEND, generator)
+        return SoundBatch(spectrogram, image, shares)
+
+    def step(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """One batch."""
+        encoder = cast(MiniSoundEncoder, self.modules["encoder"]).train()
+        batch = self.batch(generator)
+        with mixed_precision():
+            feature_map = encoder.feature_map(batch.spectrogram)
+        kept = torch.rand(feature_map.shape[:2], generator=generator) >= DROPPED
+        feature_map = feature_map * kept[:, :, None, None] / (1 - DROPPED)
+        embedding = encoder.embed(feature_map)
+        pairs = len(batch.image)
         loss = audio_visual_loss(
-            paired, image, self.options.temperature, embedding[len(part) :], shares
+            embedding[:pairs],
+            batch.image,
+            self.options.temperature,
+            embedding[pairs:],
+            batch.shares,
         )
         optimiser = self.optimisers["encoder"]
         optimiser.zero_grad()

@@ -22,6 +22,8 @@ class MiniSoundEncoder(nn.Module):
     sample_rate = filterbank.SAMPLE_RATE
     window_s = 5.0
 
+    bridge: Tensor
+    bridge_offset: Tensor
     centres: Tensor
     calibration: Tensor
 
@@ -38,6 +40,10 @@ class MiniSoundEncoder(nn.Module):
                 inputs = width
         self.blocks = nn.Sequential(*blocks)
         self.head = nn.Linear(2 * inputs, self.space.dimension)
+        # Closes the modality gap (§4.4): contrast places sounds beside the photos that they
+        # belong to, and this map among them; filled in by training.
+        self.register_buffer("bridge", torch.eye(self.space.dimension))
+        self.register_buffer("bridge_offset", torch.zeros(self.space.dimension))
         # Mean sound embeddings of the taught kinds, and what turns the distance to the nearest
         # of them into a familiarity (scale, offset, threshold); filled in by training.
         self.register_buffer("centres", torch.zeros(FAMILIES, self.space.dimension))
@@ -58,7 +64,9 @@ class MiniSoundEncoder(nn.Module):
         pooled = torch.cat([rows.mean(dim=2), rows.amax(dim=2)], dim=1)
         with torch.autocast(pooled.device.type, enabled=False):
             weight, bias = self.head.weight.float(), self.head.bias.float()
-            return F.normalize(F.linear(pooled, weight, bias), dim=-1)
+            contrasted = F.normalize(F.linear(pooled, weight, bias), dim=-1)
+            bridged = contrasted @ self.bridge.float() + self.bridge_offset.float()
+            return F.normalize(bridged, dim=-1)
 
     def forward(self, wave: Tensor) -> Tensor:
         """Encode wave [B, T] at 16 kHz into z^A [B, 256], unit norm."""
