@@ -70,7 +70,7 @@ class _KnowsKinds(Protocol):
     @property
     def familiarity_threshold(self) -> float: ...
 
-    def familiarity(self, embedding: Tensor) -> Tensor: ...
+    def familiarity(self, wave: Tensor) -> Tensor: ...
 
 
 class Sound2Vision:
@@ -179,7 +179,8 @@ class Sound2Vision:
         embedding = mean_embedding(embeddings, unit=self.space.scale == "unit")
         familiarity = familiar = None
         if isinstance(self.sound_encoder, _KnowsKinds):
-            familiarity = float(self.sound_encoder.familiarity(embedding[None])[0])
+            shares = [self.sound_encoder.familiarity(window[None]) for window in windows]
+            familiarity = float(torch.cat(shares).mean())
             familiar = familiarity >= self.sound_encoder.familiarity_threshold
         return SoundEmbedding(embedding.cpu(), self.space, familiarity, familiar)
 

@@ -3,7 +3,9 @@
 The contrastive loss asks only that a sound is nearer to its photo than to the others. What all
 photos have in common tells none of them apart, so sounds learn little of it and stay outside, where
 a generator that knows photos draws poorly. The paper closes the gap by its choice of loss; here the
-rest of it is closed afterwards, in closed form.
+rest of it is closed afterwards, in closed form. A small prior then draws each sound towards the
+means of the photos that it is most likely paired with, as the prior of unCLIP (Ramesh et al., 2022)
+does with a network.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from s2v_cli.audio.filterbank import log_mel
-from s2v_cli.encoders.mini_sound import MiniSoundEncoder
+from s2v_cli.encoders.mini_sound import PROTOTYPES, MiniSoundEncoder
 from s2v_cli.training.latents import blended_embedding
 from s2v_cli.training.sound_stage import (
     BLEND,
@@ -26,6 +28,7 @@ from s2v_cli.training.sound_stage import (
     zoom_of_level,
 )
 
+PRIOR_SHARE = 0.7  # how far a sound is drawn to its likely photos; what is left tells its own
 PULL = 0.3  # towards the plain shift by the mean gap; chosen on validation sounds
 
 
@@ -60,6 +63,22 @@ def fit_bridge(encoder: MiniSoundEncoder, stage: SoundStage, seed: int = 0) -> N
     encoder.bridge, encoder.bridge_offset = ridge_to_identity(
         torch.cat(sounds), F.normalize(torch.cat(images), dim=1), torch.cat(weights), PULL
     )
+
+
+def fit_prior(encoder: MiniSoundEncoder, stage: SoundStage) -> None:
+    """Fill in the encoder's `prototypes` and `prior_share`; call after `fit_bridge` and `fit_familiarity`.
+
+    Each photo class that sounds are paired with has two prototypes, the mean z^V of its crops of
+    small and of large zoom, so that level still points to zoom.
+    """
+    table, rows = stage.table, []
+    for group in stage.photo_group.tolist():
+        own = table.embedding[table.group == group]  # ordered by zoom
+        rows += [half.mean(dim=0) for half in own.tensor_split(2)]
+    prototypes = torch.zeros(max(PROTOTYPES, len(rows)), table.embedding.shape[1])
+    prototypes[: len(rows)] = F.normalize(torch.stack(rows), dim=1)
+    encoder.prototypes = prototypes
+    encoder.prior_share = torch.tensor(PRIOR_SHARE)
 
 
 def ridge_to_identity(

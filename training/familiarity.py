@@ -12,15 +12,19 @@ from s2v_cli.encoders.mini_sound import FAMILIES, MiniSoundEncoder
 from s2v_cli.training.dataset import Clip
 from s2v_cli.training.sound_stage import embed_clips
 
+CALLED_FAMILIAR = 0.8  # share of the validation sounds of taught kinds that get no warning
+
 
 def fit_familiarity(
     encoder: MiniSoundEncoder, clips: Sequence[Clip], waves: Sequence[Tensor]
 ) -> float:
     """Fill in the encoder's `centres` and `calibration`; returns the AUC on validation sounds.
 
+    To be called before the prior is there, since familiarity is heard without it.
+
     Centres are the mean embeddings of each paired class's training clips. The logistic curve over
-    the cosine to the nearest centre and the threshold (most balanced accuracy) are fitted on
-    validation sounds, the paired classes against the others, both sides weighing the same.
+    the cosine to the nearest centre and the threshold are fitted on validation sounds, the paired
+    classes against the others, both sides weighing the same.
     """
     embedding, kept = embed_clips(encoder, clips, waves, "train")
     names = sorted({clip.sound_class for clip in clips if clip.photo_class})
@@ -37,7 +41,10 @@ def fit_familiarity(
 
 
 def fit_logistic(score: Tensor, positive: Tensor) -> Tensor:
-    """Scale and offset of a logistic curve over score [N], and its best threshold: [3]."""
+    """Scale and offset of a logistic curve over score [N], and the threshold: [3].
+
+    The share `CALLED_FAMILIAR` of the positives lies above the threshold.
+    """
     weight = torch.where(positive, 0.5 / positive.sum(), 0.5 / (~positive).sum()).double()
     values = torch.stack([score.double(), torch.ones(len(score)).double()], dim=1)
     target = positive.double()
@@ -49,9 +56,7 @@ def fit_logistic(score: Tensor, positive: Tensor) -> Tensor:
         step = torch.linalg.solve(curvature + 1e-4 * torch.eye(2).double(), gradient)
         parameters = parameters - step
     share = torch.sigmoid(values @ parameters)
-    candidates = share.sort().values
-    balanced = [float((weight * ((share >= c) == positive).double()).sum()) for c in candidates]
-    threshold = candidates[max(range(len(balanced)), key=balanced.__getitem__)]
+    threshold = torch.quantile(share[positive], 1 - CALLED_FAMILIAR)
     return torch.tensor([parameters[0], parameters[1], threshold], dtype=torch.float32)
 
 

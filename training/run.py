@@ -17,7 +17,7 @@ from s2v_cli.errors import TrainingError
 from s2v_cli.generators.mini import SHIFT, STEPS, MiniGenerator
 from s2v_cli.generators.mini_codec import LatentDecoder, LatentEncoder
 from s2v_cli.generators.mini_flow import LatentFlow
-from s2v_cli.training.bridge import fit_bridge
+from s2v_cli.training.bridge import fit_bridge, fit_prior
 from s2v_cli.training.codec_stage import CodecStage, DrawLatents
 from s2v_cli.training.dataset import Photo, find_clips, find_photos, load_photos, load_waves
 from s2v_cli.training.export import export_preset
@@ -157,7 +157,7 @@ class Run:
         return cast(LatentFlow, averages["flow"])
 
     def sound_encoder(self, table: CropTable, hear_level: bool = True) -> MiniSoundEncoder:
-        """Stage `sound_encoder`, with its bridge and its familiarity fitted."""
+        """Stage `sound_encoder`, with its bridge, prior and familiarity fitted."""
         clips = find_clips(self.data)
         waves = load_waves(clips, self.folder / "cache")
         options = self.recipe.stage("sound_encoder")
@@ -170,6 +170,7 @@ class Run:
         encoder = cast(MiniSoundEncoder, averages["encoder"])
         fit_bridge(encoder, stage)
         fit_familiarity(encoder, clips, waves)
+        fit_prior(encoder, stage)
         return encoder
 
 

@@ -6,6 +6,7 @@ import codecs
 import contextlib
 import io
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -153,6 +154,7 @@ class SoundFileDecoder:
 
     def __init__(self, path: Path, name: str, mp3: Mp3Frames | None) -> None:
         self.name = name
+        self._hush = hushed if mp3 is not None else contextlib.nullcontext
         self._raw: BinaryIO | io.RawIOBase = _open_nameless(path)
         try:
             if mp3 is not None and not mp3.announced:
@@ -176,11 +178,12 @@ class SoundFileDecoder:
         """Samples start to stop: float32 [n] blocks."""
         position = start
         try:
-            self._file.seek(start)
+            with self._hush():
+                self._file.seek(start)
             while position < stop:
-                block = self._file.read(
-                    min(BLOCK, stop - position), dtype="float32", always_2d=True
-                )
+                count = min(BLOCK, stop - position)
+                with self._hush():
+                    block = self._file.read(count, dtype="float32", always_2d=True)
                 if not len(block):
                     return
                 position += len(block)
@@ -196,6 +199,46 @@ class SoundFileDecoder:
         """Close the file."""
         self._file.close()
         self._raw.close()
+
+
+class _Hush:
+    """Sends what native code writes to the process's stderr nowhere, for all threads at once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._depth = 0
+        self._stderr = -1
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self._lock:
+            self._depth += 1
+            if self._depth == 1:
+                self._stderr = _redirect_stderr()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._depth -= 1
+                if self._depth == 0 and self._stderr >= 0:
+                    os.dup2(self._stderr, 2)
+                    os.close(self._stderr)
+
+
+def _redirect_stderr() -> int:
+    """Point descriptor 2 at nothing; returns a copy of what it was, or -1 if it is closed."""
+    try:
+        before = os.dup(2)
+    except OSError:
+        return -1
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    os.close(nothing)
+    return before
+
+
+# libmpg123 complains about the first frame of sound mp3 files; what matters raises an error.
+hushed = _Hush()
 
 
 def _open_nameless(path: Path) -> BinaryIO:

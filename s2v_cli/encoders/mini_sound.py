@@ -13,6 +13,8 @@ STEM = 24  # channels at 32 mel rows
 WIDTHS = (48, 96, 192)  # channels at 16, 8 and 4 mel rows
 DEPTHS = (1, 2, 1)  # residual blocks at each of them
 FAMILIES = 29  # photo classes that sounds were paired with
+PROTOTYPES = 2 * FAMILIES  # means of their photos, seen from far and from near
+PRIOR_TEMPERATURE = 0.03  # of the cosines between a sound and the prototypes
 
 
 class MiniSoundEncoder(nn.Module):
@@ -24,6 +26,8 @@ class MiniSoundEncoder(nn.Module):
 
     bridge: Tensor
     bridge_offset: Tensor
+    prototypes: Tensor
+    prior_share: Tensor
     centres: Tensor
     calibration: Tensor
 
@@ -44,6 +48,10 @@ class MiniSoundEncoder(nn.Module):
         # belong to, and this map among them; filled in by training.
         self.register_buffer("bridge", torch.eye(self.space.dimension))
         self.register_buffer("bridge_offset", torch.zeros(self.space.dimension))
+        # A small prior: most sounds could be several things, and the mean of several kinds of
+        # photos is no photo. So an embedding is drawn towards the kinds that it lies nearest to.
+        self.register_buffer("prototypes", torch.zeros(PROTOTYPES, self.space.dimension))
+        self.register_buffer("prior_share", torch.zeros(()))
         # Mean sound embeddings of the taught kinds, and what turns the distance to the nearest
         # of them into a familiarity (scale, offset, threshold); filled in by training.
         self.register_buffer("centres", torch.zeros(FAMILIES, self.space.dimension))
@@ -58,8 +66,8 @@ class MiniSoundEncoder(nn.Module):
         """Last convolution's map [B, 192, 4, frames / 16] of a log-mel [B, 1, 64, frames]."""
         return self.blocks(self.stem(spectrogram))  # type: ignore[no-any-return]
 
-    def embed(self, feature_map: Tensor) -> Tensor:
-        """z^A [B, 256], unit norm, from the map of `feature_map`."""
+    def heard(self, feature_map: Tensor) -> Tensor:
+        """What the sound itself says: [B, 256], unit norm; z^A before the prior."""
         rows = feature_map.float().mean(dim=2)
         pooled = torch.cat([rows.mean(dim=2), rows.amax(dim=2)], dim=1)
         with torch.autocast(pooled.device.type, enabled=False):
@@ -68,18 +76,33 @@ class MiniSoundEncoder(nn.Module):
             bridged = contrasted @ self.bridge.float() + self.bridge_offset.float()
             return F.normalize(bridged, dim=-1)
 
+    def embed(self, feature_map: Tensor) -> Tensor:
+        """z^A [B, 256], unit norm, from the map of `feature_map`."""
+        return self._draw_to_prototypes(self.heard(feature_map))
+
+    def _draw_to_prototypes(self, embedding: Tensor) -> Tensor:
+        """Move unit embeddings [B, 256] by `prior_share` towards likely photo embeddings."""
+        prototypes = self.prototypes.float()
+        likely = (embedding @ prototypes.T / PRIOR_TEMPERATURE).softmax(dim=-1) @ prototypes
+        share = self.prior_share.float()
+        return F.normalize(torch.lerp(embedding, F.normalize(likely, dim=-1), share), dim=-1)
+
     def forward(self, wave: Tensor) -> Tensor:
         """Encode wave [B, T] at 16 kHz into z^A [B, 256], unit norm."""
+        return self.embed(self._map_of(wave))
+
+    def _map_of(self, wave: Tensor) -> Tensor:
         spectrogram = filterbank.log_mel(wave, self.samples).to(self.head.weight.dtype)
-        return self.embed(self.feature_map(spectrogram))
+        return self.feature_map(spectrogram)
 
-    def familiarity(self, embedding: Tensor) -> Tensor:
-        """How surely z^A [B, 256] is of a kind that was taught, [B] in 0 to 1.
+    def familiarity(self, wave: Tensor) -> Tensor:
+        """How surely wave [B, T] is of a kind that was taught, [B] in 0 to 1.
 
-        A logistic curve over the cosine to the nearest kind's mean embedding, fitted on
-        validation sounds with and without photos.
+        A logistic curve over the cosine to the nearest kind's mean embedding (before the prior,
+        which would hide what is strange), fitted on validation sounds with and without photos.
         """
-        nearest = (embedding.float() @ self.centres.float().T).amax(dim=1)
+        heard = self.heard(self._map_of(wave))
+        nearest = (heard @ self.centres.float().T).amax(dim=1)
         scale, offset, _ = self.calibration.float()
         return torch.sigmoid(scale * nearest + offset)
 

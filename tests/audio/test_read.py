@@ -394,3 +394,11 @@ def test_a_sound_cannot_be_changed() -> None:
     assert isinstance(sound, Sound)
     with pytest.raises(AttributeError):
         sound.silent = True  # type: ignore[misc]
+
+
+def test_an_mp3_is_read_without_a_word_on_stderr(capfd: pytest.CaptureFixture[str]) -> None:
+    """The first frame of this sound mp3 makes libmpg123 complain."""
+    example = Path(__file__).parents[2] / "examples" / "chainsaw.mp3"
+    read_sound(example, sample_rate=16_000, window_s=5.0)
+    os.write(2, b"after")
+    assert capfd.readouterr().err == "after"

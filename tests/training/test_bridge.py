@@ -1,11 +1,13 @@
-"""The map that closes the modality gap: from the mean shift to least squares."""
+"""What brings sounds among their photos: a map, a prior; and how familiar a sound is."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
+from s2v_cli.encoders.mini_sound import MiniSoundEncoder
 from s2v_cli.training.bridge import ridge_to_identity
+from s2v_cli.training.familiarity import CALLED_FAMILIAR, fit_logistic
 
 
 @pytest.fixture
@@ -48,3 +50,30 @@ def test_rows_of_no_weight_do_not_count(rows: tuple[torch.Tensor, torch.Tensor])
     spoilt = torch.cat([target[:100], target[100:] + 50])
     for found, expected in zip(ridge_to_identity(source, spoilt, weight, 1.0), half, strict=True):
         assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_the_prior_draws_to_the_nearest_kinds_of_photos() -> None:
+    encoder = MiniSoundEncoder().eval()
+    embedding = torch.nn.functional.normalize(torch.tensor([[0.6, 0.5, 0.3] + [0.0] * 253]), dim=1)
+    assert torch.allclose(encoder._draw_to_prototypes(embedding), embedding)  # not filled in yet
+    encoder.prototypes[:3] = torch.eye(3, 256)
+    encoder.prior_share.fill_(0.7)
+    drawn = encoder._draw_to_prototypes(embedding)[0]
+    assert float(drawn.norm()) == pytest.approx(1.0)
+    assert float(drawn[0]) > 0.9
+    assert float(drawn[0]) > float(drawn[1]) > float(drawn[2]) > 0
+    between = torch.nn.functional.normalize(torch.tensor([[0.5, 0.5] + [0.0] * 254]), dim=1)
+    both = encoder._draw_to_prototypes(between)[0]
+    assert float(both[0]) == pytest.approx(float(both[1]))  # could be either: stays between
+
+
+def test_most_taught_sounds_get_no_warning() -> None:
+    generator = torch.Generator().manual_seed(0)
+    taught = 0.7 + 0.1 * torch.randn(200, generator=generator)
+    others = 0.5 + 0.1 * torch.randn(300, generator=generator)
+    positive = torch.arange(500) < 200
+    scale, offset, threshold = fit_logistic(torch.cat([taught, others]), positive)
+    assert float(scale) > 0
+    share = (torch.sigmoid(scale * taught + offset) >= threshold).float().mean()
+    assert float(share) == pytest.approx(CALLED_FAMILIAR, abs=0.01)
+    assert float((torch.sigmoid(scale * others + offset) < threshold).float().mean()) > 0.7
