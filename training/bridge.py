@@ -60,13 +60,14 @@ def fit_bridge(encoder: MiniSoundEncoder, stage: SoundStage, seed: int = 0) -> N
         crop = stage.table.at_zoom(group.expand(len(members)), zoom_of_level(level), generator)
         images.append(blended_embedding(stage.table, crop, BLEND, generator))
         weights.append(torch.full((len(members),), 1 / len(members)))  # a class counts as one
-    encoder.bridge, encoder.bridge_offset = ridge_to_identity(
+    matrix, encoder.bridge_offset = ridge_to_identity(
         torch.cat(sounds), F.normalize(torch.cat(images), dim=1), torch.cat(weights), PULL
     )
+    encoder.bridge = matrix - torch.eye(len(matrix))
 
 
 def fit_prior(encoder: MiniSoundEncoder, stage: SoundStage) -> None:
-    """Fill in the encoder's `prototypes` and `prior_share`; call after `fit_bridge` and `fit_familiarity`.
+    """Fill in the encoder's `prototypes` and `prior_share`; to be called last.
 
     Each photo class that sounds are paired with has two prototypes, the mean z^V of its crops of
     small and of large zoom, so that level still points to zoom.

@@ -46,7 +46,7 @@ class MiniSoundEncoder(nn.Module):
         self.head = nn.Linear(2 * inputs, self.space.dimension)
         # Closes the modality gap (§4.4): contrast places sounds beside the photos that they
         # belong to, and this map among them; filled in by training.
-        self.register_buffer("bridge", torch.eye(self.space.dimension))
+        self.register_buffer("bridge", torch.zeros(self.space.dimension, self.space.dimension))
         self.register_buffer("bridge_offset", torch.zeros(self.space.dimension))
         # A small prior: most sounds could be several things, and the mean of several kinds of
         # photos is no photo. So an embedding is drawn towards the kinds that it lies nearest to.
@@ -73,8 +73,8 @@ class MiniSoundEncoder(nn.Module):
         with torch.autocast(pooled.device.type, enabled=False):
             weight, bias = self.head.weight.float(), self.head.bias.float()
             contrasted = F.normalize(F.linear(pooled, weight, bias), dim=-1)
-            bridged = contrasted @ self.bridge.float() + self.bridge_offset.float()
-            return F.normalize(bridged, dim=-1)
+            shift = contrasted @ self.bridge.float() + self.bridge_offset.float()
+            return F.normalize(contrasted + shift, dim=-1)
 
     def embed(self, feature_map: Tensor) -> Tensor:
         """z^A [B, 256], unit norm, from the map of `feature_map`."""
