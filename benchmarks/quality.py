@@ -16,7 +16,8 @@ from pathlib import Path
 from s2v_cli import Sound2Vision
 from s2v_cli.errors import S2VError
 from s2v_cli.picture import write_file
-from s2v_cli.training.evaluate import evaluate, report
+from s2v_cli.training.evaluate import evaluate
+from s2v_cli.training.report import report
 
 
 def show(stage: str, done: int, steps: int, figures: dict[str, float]) -> None:

@@ -70,7 +70,7 @@ class _KnowsKinds(Protocol):
     @property
     def familiarity_threshold(self) -> float: ...
 
-    def familiarity(self, wave: Tensor) -> Tensor: ...
+    def recognise(self, wave: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
 class Sound2Vision:
@@ -175,13 +175,16 @@ class Sound2Vision:
                 f"{self.sound_encoder.sample_rate} Hz. Read the sound with Sound2Vision.read."
             )
         windows = torch.from_numpy(sound.windows).to(self.device)
-        embeddings = torch.cat([self.sound_encoder(window[None]).float() for window in windows])
-        embedding = mean_embedding(embeddings, unit=self.space.scale == "unit")
-        familiarity = familiar = None
-        if isinstance(self.sound_encoder, _KnowsKinds):
-            shares = [self.sound_encoder.familiarity(window[None]) for window in windows]
-            familiarity = float(torch.cat(shares).mean())
-            familiar = familiarity >= self.sound_encoder.familiarity_threshold
+        encoder, familiarity, familiar = self.sound_encoder, None, None
+        if isinstance(encoder, _KnowsKinds):
+            recognised = [encoder.recognise(window[None]) for window in windows]
+            rows = [embedding for embedding, _ in recognised]
+            familiarity = float(torch.cat([share for _, share in recognised]).mean())
+            familiar = familiarity >= encoder.familiarity_threshold
+        else:
+            rows = [encoder(window[None]) for window in windows]
+        unit = self.space.scale == "unit"
+        embedding = mean_embedding(torch.cat(rows).float(), unit=unit)
         return SoundEmbedding(embedding.cpu(), self.space, familiarity, familiar)
 
     @torch.inference_mode()

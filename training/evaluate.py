@@ -1,6 +1,6 @@
 """How good a model's pictures of held-out sounds are: fit, diversity, copies, loudness, speed.
 
-    python -m s2v_cli.training.evaluate DATA --preset mini --out runs/evaluation --split test
+`benchmarks/quality.py` is its command, `training.report` its table.
 
 All choices are made on the split `validation`; `test` is for the figures that are published.
 Every draw is seeded; but for the time taken, a second run with as many threads on the same machine
@@ -12,7 +12,7 @@ from __future__ import annotations
 import csv
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -52,6 +52,16 @@ from s2v_cli.training.judge import (
     resize,
     train_judge,
 )
+from s2v_cli.training.metrics import (
+    COPY_QUANTILE,
+    bootstrap,
+    class_mean,
+    class_means,
+    near_copies,
+    nearest,
+    pairwise_distance,
+    rank_of,
+)
 from s2v_cli.training.recipe import StageOptions
 from s2v_cli.training.zoom_regressor import (
     ZOOM_OPTIONS,
@@ -60,100 +70,10 @@ from s2v_cli.training.zoom_regressor import (
     train_zoom_regressor,
 )
 
-RESAMPLES = 2000  # of the bootstrap
-COPY_QUANTILE = 0.01  # of the held-out photos' own distances to the training photos
 COPY_ZOOMS = (1.0, 2**0.5, 2.0)  # training photos are searched whole and from nearer
 THUMBNAIL = 32  # px
 MEAN_PHOTOS = 100  # of each group, for its mean z^V
 PAIRS_SHOWN = 10
-
-
-def rank_of(logits: Tensor, target: Tensor) -> Tensor:
-    """Rank [N] from 1 of the target [N] among logits [N, G]; ties count against it."""
-    own = logits.gather(1, target[:, None])
-    return (logits >= own).sum(dim=1)
-
-
-def class_mean(values: Sequence[float], classes: Sequence[str]) -> float:
-    """Mean over classes of the mean of each class's values."""
-    means = class_means(values, classes).values()
-    return sum(means) / max(1, len(means))
-
-
-def class_means(values: Sequence[float], classes: Sequence[str]) -> dict[str, float]:
-    """Mean of each class's values, by class."""
-    grouped: dict[str, list[float]] = {}
-    for value, name in zip(values, classes, strict=True):
-        grouped.setdefault(name, []).append(value)
-    return {name: sum(found) / len(found) for name, found in sorted(grouped.items())}
-
-
-def bootstrap(
-    values: Sequence[float],
-    classes: Sequence[str],
-    recordings: Sequence[str],
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """95% interval of the class mean: recordings are drawn again within each class.
-
-    Clips of one recording are not independent, so they are drawn together. A class with one
-    recording adds no width.
-    """
-    random = np.random.default_rng(seed)
-    means = []
-    for name in sorted(set(classes)):
-        sums: dict[str, tuple[float, int]] = {}
-        for value, own, recording in zip(values, classes, recordings, strict=True):
-            if own == name:
-                total, count = sums.get(recording, (0.0, 0))
-                sums[recording] = (total + value, count + 1)
-        table = np.array([sums[recording] for recording in sorted(sums)])  # [R, 2]
-        drawn = table[random.integers(len(table), size=(resamples, len(table)))].sum(axis=1)
-        means.append(drawn[:, 0] / drawn[:, 1])
-    low, high = np.quantile(np.mean(means, axis=0), [0.025, 0.975])
-    return float(low), float(high)
-
-
-def pairwise_distance(features: Tensor) -> float:
-    """Mean Euclidean distance over all pairs of features [N, F]; N is 2 or more."""
-    return float(F.pdist(features.double()).mean())
-
-
-def near_copies(distance: Tensor, reference: Tensor) -> tuple[Tensor, float]:
-    """Which pictures lie suspiciously near to a training photo.
-
-    Args:
-        distance: of each picture to its nearest training photo, [N].
-        reference: the same of real photos that were held out, [M].
-
-    Returns:
-        bool [N], true below the 1st percentile of `reference`; and that percentile. One in a
-        hundred real photos is below it.
-    """
-    limit = float(torch.quantile(reference.double(), COPY_QUANTILE))
-    return distance.double() < limit, limit
-
-
-def nearest(
-    queries: Tensor, galleries: Iterator[Tensor] | Sequence[Tensor]
-) -> tuple[Tensor, Tensor]:
-    """Distance to the nearest row and its index, each [N], of queries [N, F].
-
-    Args:
-        queries: what is looked for.
-        galleries: several versions [M, F] of one gallery; row j is the same item in each.
-    """
-    distance = torch.full((len(queries),), float("inf"))
-    index = torch.zeros(len(queries), dtype=torch.long)
-    for gallery in galleries:
-        for start in range(0, len(queries), BATCH):
-            rows = slice(start, start + BATCH)
-            found, where = torch.cdist(queries[rows], gallery).min(dim=1)
-            better = found < distance[rows]
-            distance[rows] = torch.where(better, found, distance[rows])
-            index[rows] = torch.where(better, where, index[rows])
-    return distance, index
 
 
 def signatures(
@@ -240,7 +160,7 @@ def evaluate(
         progress: called with stage, step, steps and figures.
 
     Returns:
-        All figures, as JSON can hold them; see `report`.
+        All figures, as JSON can hold them.
 
     Raises:
         TrainingError: unknown split, no clips or photos in it, or data that are incomplete.
@@ -549,64 +469,3 @@ def _label(text: str, size: int) -> Image.Image:
     font = ImageFont.load_default(size=max(8, size // 9))
     ImageDraw.Draw(image).multiline_text((4, size // 3), text, fill=(0, 0, 0), font=font)
     return image
-
-
-def report(results: dict[str, Any]) -> str:
-    """The figures of `evaluate` as a table to read."""
-    lines = [
-        f"{results['preset']}, split {results['split']}: {results['clips']} clips of "
-        f"{results['recordings']} recordings in {results['classes']} classes, "
-        f"{results['seeds']} pictures each; ranked over {results['groups']} photo groups "
-        f"(chance R@1 {1 / results['groups']:.3f})",
-        "",
-        f"{'class means':<18}{'R@1':>7} {'95%':^15}{'R@5':>7} {'95%':^15}"
-        f"{'encoder':>8} {'95%':^15}{'real R@1':>9}{'real R@5':>9}",
-    ]
-    for part, entry in results["retrieval"].items():
-        label = f"{part} ({entry['classes']})"
-        cells = [f"{label:<18}"]
-        for figure, width in (("r1", 7), ("r5", 7), ("encoder", 8)):
-            low, high = entry[f"{figure}_interval"]
-            cells.append(f"{_share(entry[figure]):>{width}} {f'{low:.3f}-{high:.3f}':^15}")
-        cells.append(f"{_share(entry['real_r1']):>9}{_share(entry['real_r5']):>9}")
-        lines.append("".join(cells))
-    diversity, copies = results["diversity"], results["copies"]
-    lines += [
-        "",
-        f"judge on real photos of all groups: {results['judge']['accuracy']:.3f}",
-        f"diversity: generated {_share(diversity['generated'])}, real "
-        f"{_share(diversity['real'])}, ratio {_share(diversity['ratio'])}",
-    ]
-    for kind in ("features", "thumbnails"):
-        lines.append(
-            f"near-copies by {kind}: {copies[kind]['count']} of {copies['pictures']} "
-            f"({copies[kind]['share']:.2%}; real photos {copies['expected_share']:.0%})"
-        )
-    if (familiarity := results["familiarity"]) is not None:
-        lines.append(
-            f"familiarity AUC: {familiarity['auc']:.3f}; called right: "
-            f"{familiarity['paired_called_familiar']:.3f} of the paired, "
-            f"{familiarity['others_called_unfamiliar']:.3f} of {familiarity['others']} others"
-        )
-    if (loudness := results.get("loudness")) is not None:
-        lines.append(
-            f"loudness to zoom, mean Spearman over {loudness['clips']} clips: "
-            f"{loudness['spearman']:.3f}; without level: {_share(loudness['control'])}"
-        )
-    lines += [
-        f"seconds per picture: {results['seconds_per_picture']:.3f}",
-        "",
-        f"{'sound class':<16}{'photo class':<16}{'clips':>6}{'R@1':>7}{'R@5':>7}"
-        f"{'encoder':>9}{'real R@1':>10}{'real R@5':>10}",
-    ]
-    for name, entry in sorted(results["by_class"].items()):
-        lines.append(
-            f"{name:<16}{entry['photo_class']:<16}{entry['clips']:>6}{entry['r1']:>7.3f}"
-            f"{entry['r5']:>7.3f}{entry['encoder']:>9.3f}{_share(entry['real_r1']):>10}"
-            f"{_share(entry['real_r5']):>10}"
-        )
-    return "\n".join(lines)
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

@@ -89,22 +89,21 @@ class MiniSoundEncoder(nn.Module):
 
     def forward(self, wave: Tensor) -> Tensor:
         """Encode wave [B, T] at 16 kHz into z^A [B, 256], unit norm."""
-        return self.embed(self._map_of(wave))
+        return self.recognise(wave)[0]
 
-    def _map_of(self, wave: Tensor) -> Tensor:
-        spectrogram = filterbank.log_mel(wave, self.samples).to(self.head.weight.dtype)
-        return self.feature_map(spectrogram)
+    def recognise(self, wave: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode wave [B, T] at 16 kHz and tell how surely it is of a kind that was taught.
 
-    def familiarity(self, wave: Tensor) -> Tensor:
-        """How surely wave [B, T] is of a kind that was taught, [B] in 0 to 1.
-
-        A logistic curve over the cosine to the nearest kind's mean embedding (before the prior,
-        which would hide what is strange), fitted on validation sounds with and without photos.
+        Returns:
+            z^A [B, 256], unit norm, and familiarity [B] in 0 to 1: a logistic curve over the
+            cosine to the nearest kind's mean (before the prior, which would hide what is strange),
+            fitted on validation sounds with and without photos.
         """
-        heard = self.heard(self._map_of(wave))
+        spectrogram = filterbank.log_mel(wave, self.samples).to(self.head.weight.dtype)
+        heard = self.heard(self.feature_map(spectrogram))
         nearest = (heard @ self.centres.float().T).amax(dim=1)
         scale, offset, _ = self.calibration.float()
-        return torch.sigmoid(scale * nearest + offset)
+        return self._draw_to_prototypes(heard), torch.sigmoid(scale * nearest + offset)
 
     @property
     def familiarity_threshold(self) -> float:

@@ -77,3 +77,20 @@ def test_most_taught_sounds_get_no_warning() -> None:
     share = (torch.sigmoid(scale * taught + offset) >= threshold).float().mean()
     assert float(share) == pytest.approx(CALLED_FAMILIAR, abs=0.01)
     assert float((torch.sigmoid(scale * others + offset) < threshold).float().mean()) > 0.7
+
+
+def test_the_prior_changes_the_embedding_and_not_the_familiarity() -> None:
+    torch.manual_seed(0)
+    encoder = MiniSoundEncoder().eval()
+    encoder.centres[0] = 1 / 16
+    encoder.calibration.copy_(torch.tensor([5.0, 0.0, 0.5]))
+    wave = 0.1 * torch.randn(2, 16_000)
+    with torch.no_grad():
+        before, share = encoder.recognise(wave)
+        encoder.prototypes[0, 3] = 1.0
+        encoder.prior_share.fill_(0.7)
+        after, same_share = encoder.recognise(wave)
+        assert torch.equal(after, encoder(wave))
+    assert not torch.allclose(before, after, atol=0.1)
+    assert torch.equal(share, same_share)
+    assert bool(((share > 0) & (share < 1)).all())

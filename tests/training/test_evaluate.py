@@ -23,23 +23,25 @@ from s2v_cli.generators.mini import MiniGenerator
 from s2v_cli.pipeline import Sound2Vision
 from s2v_cli.training.dataset import Clip, find_clips, find_photos, load_photos
 from s2v_cli.training.evaluate import (
-    bootstrap,
-    class_mean,
-    class_means,
     evaluate,
     fold_classes,
-    near_copies,
-    nearest,
-    pairwise_distance,
-    rank_of,
-    report,
     signatures,
     spread,
 )
 from s2v_cli.training.export import export_preset
 from s2v_cli.training.familiarity import rank_auc
 from s2v_cli.training.judge import Judge
+from s2v_cli.training.metrics import (
+    bootstrap,
+    class_mean,
+    class_means,
+    near_copies,
+    nearest,
+    pairwise_distance,
+    rank_of,
+)
 from s2v_cli.training.recipe import StageOptions
+from s2v_cli.training.report import report
 from s2v_cli.training.sound_stage import level_of
 from s2v_cli.training.zoom_regressor import (
     ZoomRegressor,
