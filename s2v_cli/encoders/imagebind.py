@@ -1,0 +1,183 @@
+"""ImageBind (huge), audio branch only, as a sound encoder for generators that read CLIP ViT-H.
+
+ImageBind's image and text towers are frozen OpenCLIP ViT-H/14, and its audio tower was trained
+to meet them (Girdhar et al., "ImageBind: One Embedding Space To Bind Them All", CVPR 2023).
+The network and its front end follow the published code's behaviour (facebookresearch/ImageBind).
+
+Scale. The published audio output is a unit vector times a learned scale, which is 20, and the
+mean of three of them over three clips of the sound. Generators were trained on un-normalised
+image embeddings, whose norms are of that size too, and published uses of this pair feed the
+audio output as it is. So that is the scale here: nothing is normalised again, and where the three
+clips disagree the mean is shorter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from s2v_cli.audio import kaldi
+from s2v_cli.space import CLIP_H_SPACE
+
+MEL_BANDS = 128
+CLIPS = 3
+CLIP_SAMPLES = 2 * kaldi.SAMPLE_RATE
+CLIP_FRAMES = 204  # two seconds give 198; the rest stays zero, as published
+MEAN, DEVIATION = -4.268, 9.138  # of log-mel values over AudioSet, from the published code
+PATCH, STRIDE = 16, 10  # mel bands and frames alike
+GRID = (1 + (MEL_BANDS - PATCH) // STRIDE, 1 + (CLIP_FRAMES - PATCH) // STRIDE)  # (12, 19)
+LARGEST_SCALE = 100.0  # the published code clips the learned scale there
+WIDTH, DEPTH, HEAD_WIDTH = 768, 12, 64  # of the published model
+
+# Published key prefix -> key prefix here.
+RENAMED = {
+    "modality_preprocessors.audio.cls_token": "class_token",
+    "modality_preprocessors.audio.pos_embedding_helper.pos_embed": "position",
+    "modality_preprocessors.audio.rgbt_stem.": "stem.",
+    "modality_trunks.audio.blocks.": "blocks.",
+    "modality_heads.audio.0.": "norm.",
+    "modality_heads.audio.2.": "projection.",
+    "modality_postprocessors.audio.1.log_logit_scale": "log_scale",
+}
+
+
+class ImageBindAudio(nn.Module):
+    """Wave [B, T] at 16 kHz -> z^A [B, 1024] on the scale of raw CLIP ViT-H embeddings.
+
+    It hears three clips of 2 s, spread evenly over the wave. A transformer has no last
+    convolution; what stands for its map is the grid of tokens that enters the last block
+    (`tokens`, `embed`), 12 bands by 19 steps of 0.1 s for each clip.
+    """
+
+    space = CLIP_H_SPACE
+    sample_rate = kaldi.SAMPLE_RATE
+    # Three clips cover 6 s of 10; in a longer window sounds would fall between them.
+    window_s = 10.0
+
+    log_scale: Tensor
+
+    def __init__(self, width: int = WIDTH, depth: int = DEPTH) -> None:
+        super().__init__()
+        self.stem = _Stem(width)
+        self.class_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.position = nn.Parameter(torch.zeros(1, 1 + GRID[0] * GRID[1], width))
+        heads = max(1, width // HEAD_WIDTH)
+        self.blocks = nn.ModuleList(_Block(width, heads) for _ in range(depth))
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.projection = nn.Linear(width, self.space.dimension, bias=False)
+        self.register_buffer("log_scale", torch.tensor(20.0).log())
+
+    @classmethod
+    def like(cls, tensors: Mapping[str, Tensor]) -> ImageBindAudio:
+        """A network without values, of the size that converted tensors have, on the meta device.
+
+        Attention heads are 64 wide, as in the published model; below that width there is one.
+        """
+        width = tensors["class_token"].shape[-1]
+        blocks = {int(key.split(".")[1]) for key in tensors if key.startswith("blocks.")}
+        with torch.device("meta"):
+            return cls(width, 1 + max(blocks, default=-1))
+
+    @classmethod
+    def load(cls, tensors: Mapping[str, Tensor]) -> ImageBindAudio:
+        """The network with converted tensors, which it shares, in eval mode."""
+        network = cls.like(tensors)
+        network.load_state_dict(dict(tensors), strict=True, assign=True)
+        return network.eval().requires_grad_(False)
+
+    def clips(self, wave: Tensor) -> Tensor:
+        """Normalised log-mel of the clips of wave float [B, T] at 16 kHz: [B, clips, 1, 128, 204].
+
+        As published, each clip loses its mean; a wave of less than 2 s is one clip, is not
+        repeated, and the frames that it lacks are zero before the normalisation.
+
+        Raises:
+            SoundError: the wave is shorter than one frame of 25 ms.
+        """
+        kaldi.require_frame(wave)
+        rows = []
+        for start in clip_starts(wave.shape[1]):
+            clip = wave[:, start : start + CLIP_SAMPLES].float()
+            clip = clip - clip.mean(dim=1, keepdim=True)
+            mel = kaldi.kaldi_log_mel(clip, MEL_BANDS, "hanning").mT
+            rows.append(F.pad(mel, (0, CLIP_FRAMES - mel.shape[2])))
+        return (torch.stack(rows, dim=1)[:, :, None] - MEAN) / DEVIATION
+
+    def tokens(self, clips: Tensor) -> Tensor:
+        """What enters the last block, from clips [N, 1, 128, 204]: [N, 1 + 12 * 19, width].
+
+        The first token is the class token, the only one that is read at the end; the others are
+        the grid, band by band.
+        """
+        patches = self.stem(clips.to(self.stem.proj.weight.dtype))
+        tokens = torch.cat([self.class_token.expand(len(patches), -1, -1), patches], dim=1)
+        tokens = tokens + self.position
+        for block in list(self.blocks)[:-1]:
+            tokens = block(tokens)
+        return tokens
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """The scaled unit vectors of clips [N, 1024], from their `tokens`."""
+        heard: Tensor = self.projection(self.norm(self.blocks[-1](tokens)[:, 0]))
+        scale = self.log_scale.float().exp().clamp(max=LARGEST_SCALE)
+        return scale * F.normalize(heard.float(), dim=-1)
+
+    def forward(self, wave: Tensor) -> Tensor:
+        """Encode wave [B, T] at 16 kHz into z^A float32 [B, 1024], not normalised.
+
+        Raises:
+            SoundError: the wave is shorter than one frame of 25 ms.
+        """
+        clips = self.clips(wave)
+        return self.embed(self.tokens(clips.flatten(0, 1))).unflatten(0, clips.shape[:2]).mean(1)
+
+
+class _Stem(nn.Module):
+    """Overlapping patches of a spectrogram as tokens: [N, 1, 128, 204] -> [N, 228, width]."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(1, width, PATCH, STRIDE, bias=False)
+        self.norm_layer = nn.LayerNorm(width)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        return self.norm_layer(self.proj(clips).flatten(2).mT)  # type: ignore[no-any-return]
+
+
+class _Block(nn.Module):
+    """Pre-norm transformer block on tokens [N, L, width].
+
+    Keys and values have one learned token more than there are tokens (`bias_k`, `bias_v`).
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.attn = nn.MultiheadAttention(width, heads, add_bias_kv=True, batch_first=True)
+        self.norm_1 = nn.LayerNorm(width, eps=1e-6)
+        self.mlp = nn.ModuleDict(
+            {"fc1": nn.Linear(width, 4 * width), "fc2": nn.Linear(4 * width, width)}
+        )
+        self.norm_2 = nn.LayerNorm(width, eps=1e-6)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        normed = self.norm_1(tokens)
+        tokens = tokens + self.attn(normed, normed, normed, need_weights=False)[0]
+        inner = F.gelu(self.mlp["fc1"](self.norm_2(tokens)))
+        return tokens + self.mlp["fc2"](inner)  # type: ignore[no-any-return]
+
+
+def clip_starts(samples: int) -> list[int]:
+    """First samples of the clips of a wave: three, from 0 to its length less 2 s.
+
+    A wave of at most 2 s has one; the published code hears it three times, which is the same.
+    Rounding follows the published code, which reckons in seconds.
+    """
+    if samples <= CLIP_SAMPLES:
+        return [0]
+    spare = Fraction(samples / kaldi.SAMPLE_RATE - CLIP_SAMPLES / kaldi.SAMPLE_RATE)
+    return [int(spare * step / (CLIPS - 1) * kaldi.SAMPLE_RATE) for step in range(CLIPS)]
