@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 from s2v_cli.errors import OptionError, PresetError
-from s2v_cli.options import GenerateOptions
+from s2v_cli.options import MODEL_OPTIONS, GenerateOptions
 from s2v_cli.space import EmbeddingSpace
 
 __all__ = [
@@ -28,7 +28,7 @@ __all__ = [
     "read_preset",
 ]
 
-WeightRole = Literal["sound_encoder", "image_encoder", "generator"]
+WeightRole = Literal["sound_encoder", "image_encoder", "speech_encoder", "generator"]
 
 PRESET_FILE = "preset.toml"  # of a preset that is a folder
 
@@ -44,30 +44,49 @@ _TOP: _Kinds = {
     "commercial": bool,
     "space": dict,
     "sound": dict,
+    "options": list,
     "generate": dict,
     "weights": list,
 }
+_OPTIONAL = {"generate", "options", "network"}
 _SPACE: _Kinds = {"name": str, "dimension": int, "scale": str}
 _SOUND: _Kinds = {"sample_rate": int, "window_s": (int, float)}
-_GENERATE: _Kinds = {"truncation": (int, float), "best_of": int, "size": int}
-_WEIGHTS: _Kinds = {"role": str, "file": str, "bytes": int, "sha256": str}
+_GENERATE: _Kinds = {
+    "truncation": (int, float),
+    "best_of": int,
+    "size": int,
+    "contrast": str,
+    "steps": int,
+    "guidance": (int, float),
+    "sampler": str,
+    "noise_level": int,
+    "adapter_scale": (int, float),
+}
+_OWN_FILE: _Kinds = {"role": str, "network": str, "file": str, "bytes": int, "sha256": str}
+_ASSETS: _Kinds = {"role": str, "network": str, "assets": list}
 
 
 @dataclass(frozen=True)
 class WeightFile:
-    """One file of weights.
+    """What one network of a preset needs: a file of its own, or published weights.
 
     Attributes:
-        role: what the file holds.
-        file: path relative to the preset's folder, with `/`, ending in .safetensors.
-        bytes: size of the file.
-        sha256: of the whole file, 64 hexadecimal digits.
+        role: what the network does.
+        network: which architecture reads it, a name that `s2v_cli.networks` knows; without one
+            in the TOML it is `MODEL-ROLE`, for example `mini-sound-encoder`.
+        file: path relative to the preset's folder, with `/`, ending in .safetensors; empty for
+            published weights.
+        bytes: size of the file; 0 for published weights, whose size the catalogue knows.
+        sha256: of the whole file, 64 hexadecimal digits; empty likewise.
+        assets: names in the catalogue of published weights; empty for a file of its own.
     """
 
     role: WeightRole
-    file: str
-    bytes: int
-    sha256: str
+    network: str
+    file: str = ""
+    bytes: int = 0
+    sha256: str = ""
+    assets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,7 +106,8 @@ class Preset:
         sample_rate: of the sound that the encoder hears, Hz.
         window_s: how much sound it hears at once, seconds.
         weights: the files.
-        generate: its defaults of GenerateOptions: `truncation`, `best_of`, `size`.
+        options: those of `MODEL_OPTIONS` that its generator takes.
+        generate: its defaults of GenerateOptions, for example `truncation` or `steps`.
         folder: where its TOML lies; weight files are relative to it.
     """
 
@@ -103,21 +123,46 @@ class Preset:
     sample_rate: int
     window_s: float
     weights: tuple[WeightFile, ...]
+    options: tuple[str, ...]
     generate: Mapping[str, Any]
     folder: Path
 
     @property
     def bytes(self) -> int:
-        """Size of all weights."""
+        """Size of the weight files of its own; published weights do not count."""
         return sum(weight.bytes for weight in self.weights)
+
+    @property
+    def assets(self) -> tuple[str, ...]:
+        """Names of all published weights that it needs, each once."""
+        return tuple(dict.fromkeys(name for weight in self.weights for name in weight.assets))
+
+    def weight(self, role: str) -> WeightFile:
+        """What the network of a role needs.
+
+        Raises:
+            PresetError: the preset has no such role.
+        """
+        for weight in self.weights:
+            if weight.role == role:
+                return weight
+        roles = ", ".join(weight.role for weight in self.weights)
+        raise PresetError(f"Preset {self.name!r} has no {role!r}; it has: {roles}.")
 
     def generate_options(self, **flags: Any) -> GenerateOptions:
         """Options merged as defaults < preset < flags; a flag that is None was not given.
 
         Raises:
-            OptionError: a value is outside its range.
+            OptionError: a value is outside its range, or the model does not know the option.
         """
         given = {name: value for name, value in flags.items() if value is not None}
+        for name in MODEL_OPTIONS:
+            if given.get(name, "") != "" and name not in self.options:
+                taken = ", ".join(_flag(option) for option in self.options) or "none of its kind"
+                raise OptionError(
+                    f"{_flag(name)} is {given[name]!r}, but preset {self.name!r} does not take "
+                    f"it; it takes: {taken}."
+                )
         return GenerateOptions(**{**self.generate, **given})
 
 
@@ -181,12 +226,21 @@ def read_preset(path: Path) -> Preset:
     for table_, key in ((table, "resolution"), (space, "dimension"), *((sound, k) for k in _SOUND)):
         if table_[key] <= 0:
             raise PresetError(f"{key} is {table_[key]!r} in {path}; allowed: more than 0.")
+    options = table.get("options", [])
+    for option in options:
+        if option not in MODEL_OPTIONS:
+            raise PresetError(
+                f"options holds {option!r} in {path}; allowed: {', '.join(MODEL_OPTIONS)}."
+            )
+    for key in generate:
+        if key in MODEL_OPTIONS and key not in options:
+            raise PresetError(f"generate.{key} is set in {path}, but options does not name {key}.")
     try:
         GenerateOptions(**generate)
     except OptionError as error:
         raise PresetError(f"In [generate] of {path}: {error}") from error
     weights = tuple(
-        _weight_file(entry, path, f"weights[{number}].")
+        _weight_file(entry, table["model"], path, f"weights[{number}].")
         for number, entry in enumerate(table["weights"])
     )
     roles = [weight.role for weight in weights]
@@ -199,9 +253,14 @@ def read_preset(path: Path) -> Preset:
         sample_rate=sound["sample_rate"],
         window_s=float(sound["window_s"]),
         weights=weights,
+        options=tuple(options),
         generate=MappingProxyType(dict(generate)),
         folder=path.parent,
     )
+
+
+def _flag(option: str) -> str:
+    return "--" + option.replace("_", "-")
 
 
 def _package_folder() -> Path:
@@ -217,14 +276,33 @@ def _nearest(name: str, names: Iterable[str]) -> str:
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
-def _weight_file(entry: Any, path: Path, prefix: str) -> WeightFile:
+def _weight_file(entry: Any, model: str, path: Path, prefix: str) -> WeightFile:
     if not isinstance(entry, dict):
         raise PresetError(f"{prefix[:-1]} is not a table in {path}.")
-    _check_keys(entry, _WEIGHTS, path, prefix)
-    file, roles = PurePosixPath(entry["file"]), get_args(WeightRole)
+    published = "assets" in entry
+    _check_keys(entry, _ASSETS if published else _OWN_FILE, path, prefix)
+    roles = get_args(WeightRole)
+    checks = {"role": (entry["role"] in roles, ", ".join(roles))}
+    if published:
+        names = entry["assets"]
+        named = bool(names) and all(isinstance(name, str) for name in names)
+        checks["assets"] = (named, "names of published weights; 's2v weights list' has them")
+    else:
+        checks |= _file_checks(entry)
+    for key, (ok, allowed) in checks.items():
+        if not ok:
+            raise PresetError(f"{prefix}{key} is {entry[key]!r} in {path}; allowed: {allowed}.")
+    network = entry.get("network", f"{model}-{entry['role'].replace('_', '-')}")
+    if published:
+        return WeightFile(entry["role"], network, assets=tuple(entry["assets"]))
+    return WeightFile(**{**entry, "network": network})
+
+
+def _file_checks(entry: Mapping[str, Any]) -> dict[str, tuple[bool, str]]:
+    """Of a file of the preset's own: whether each value is allowed, and what would be."""
+    file = PurePosixPath(entry["file"])
     inside = not file.is_absolute() and ".." not in file.parts and "\\" not in entry["file"]
-    checks = {
-        "role": (entry["role"] in roles, ", ".join(roles)),
+    return {
         "file": (
             inside and file.suffix == ".safetensors",
             "a relative path to a .safetensors file below the preset's folder",
@@ -235,10 +313,6 @@ def _weight_file(entry: Any, path: Path, prefix: str) -> WeightFile:
             "64 hexadecimal digits in lower case",
         ),
     }
-    for key, (ok, allowed) in checks.items():
-        if not ok:
-            raise PresetError(f"{prefix}{key} is {entry[key]!r} in {path}; allowed: {allowed}.")
-    return WeightFile(**entry)
 
 
 def _check_keys(
@@ -254,7 +328,7 @@ def _check_keys(
             raise PresetError(
                 f"{prefix}{key} is {value!r} in {path}; allowed: a TOML {_toml_kind(wanted)}."
             )
-    missing = [key for key in kinds if key not in table and key != "generate"]
+    missing = [key for key in kinds if key not in table and key not in _OPTIONAL]
     if required and missing:
         raise PresetError(f"Missing key {prefix + missing[0]!r} in {path}.")
 

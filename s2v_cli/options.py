@@ -11,6 +11,19 @@ from s2v_cli.errors import OptionError
 WindowChoice = Literal["loudest", "first", "average"]
 DeviceChoice = Literal["auto", "cpu", "cuda", "mps"]
 DtypeChoice = Literal["auto", "float32", "float16", "bfloat16"]
+ContrastChoice = Literal["plain", "stretch"]
+SamplerChoice = Literal["default", "ddim", "dpm++", "euler", "heun", "pndm", "unipc"]
+
+# Fields of GenerateOptions that only some models know; a preset lists those that its model takes.
+MODEL_OPTIONS = (
+    "prompt",
+    "negative_prompt",
+    "steps",
+    "guidance",
+    "sampler",
+    "noise_level",
+    "adapter_scale",
+)
 
 MAX_SEED = 2**63 - 1
 
@@ -77,6 +90,15 @@ class GenerateOptions:
         best_of: candidates for each picture, 1 to 256; the one whose image embedding lies
             nearest to the condition is kept.
         size: side of the picture in pixels, 16 to 4096, resampled; None keeps the generator's.
+        contrast: `plain` maps -1 to black and 1 to white; `stretch` maps each picture's own
+            minimum and maximum to them, as the published GAN code does. None takes `plain`.
+        prompt: text that the picture should follow beside the sound, style above all.
+        negative_prompt: text that it should keep away from.
+        steps: of the diffusion, 1 to 1000; None takes the model's default, as below.
+        guidance: scale of classifier-free guidance, 0 to 50; 1 or less is none.
+        sampler: of the diffusion; all of them are deterministic, so that a seed is a picture.
+        noise_level: of the embedding (unCLIP), 0 to 999: more is freer.
+        adapter_scale: weight of the embedding beside the prompt (IP-Adapter), 0 to 2.
     """
 
     seed: int = 0
@@ -84,6 +106,14 @@ class GenerateOptions:
     truncation: float | None = None
     best_of: int = 1
     size: int | None = None
+    contrast: ContrastChoice | None = None
+    prompt: str = ""
+    negative_prompt: str = ""
+    steps: int | None = None
+    guidance: float | None = None
+    sampler: SamplerChoice | None = None
+    noise_level: int | None = None
+    adapter_scale: float | None = None
 
     def __post_init__(self) -> None:
         _check(
@@ -115,6 +145,50 @@ class GenerateOptions:
             "size",
             self.size,
             "16 to 4096 pixels",
+        )
+        self._check_model_options()
+
+    def _check_model_options(self) -> None:
+        contrasts, samplers = get_args(ContrastChoice), get_args(SamplerChoice)
+        _check(
+            self.contrast is None or self.contrast in contrasts,
+            "contrast",
+            self.contrast,
+            ", ".join(contrasts),
+        )
+        for name in ("prompt", "negative_prompt"):
+            _check(isinstance(getattr(self, name), str), name, getattr(self, name), "text")
+        _check(
+            self.steps is None or (_integer(self.steps) and 1 <= self.steps <= 1000),
+            "steps",
+            self.steps,
+            "1 to 1000",
+        )
+        _check(
+            self.guidance is None or (_number(self.guidance) and 0 <= self.guidance <= 50),
+            "guidance",
+            self.guidance,
+            "0 to 50",
+        )
+        _check(
+            self.sampler is None or self.sampler in samplers,
+            "sampler",
+            self.sampler,
+            ", ".join(samplers),
+        )
+        _check(
+            self.noise_level is None
+            or (_integer(self.noise_level) and 0 <= self.noise_level <= 999),
+            "noise-level",
+            self.noise_level,
+            "0 to 999",
+        )
+        _check(
+            self.adapter_scale is None
+            or (_number(self.adapter_scale) and 0 <= self.adapter_scale <= 2),
+            "adapter-scale",
+            self.adapter_scale,
+            "0 to 2",
         )
 
 

@@ -46,6 +46,17 @@ def to_image(image: Tensor) -> Image.Image:
     return Image.fromarray(scaled.numpy())
 
 
+def stretch_contrast(image: Tensor) -> Tensor:
+    """Map an image's [3, H, W] own minimum to -1 and maximum to 1, over all channels at once.
+
+    The published GAN code shows its pictures so. An image of a single value stays as it is.
+    """
+    low, high = image.amin(), image.amax()
+    if not bool(high > low):
+        return image
+    return (image - low) / (high - low) * 2 - 1
+
+
 def read_picture(path: str | os.PathLike[str]) -> Image.Image:
     """Read a picture as RGB, turned as its Exif orientation says, transparency on white.
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from s2v_cli.errors import DeviceError, OptionError, PresetError, WeightsError
+from s2v_cli.errors import DeviceError, OptionError
 from s2v_cli.latent import mean_embedding, similarity
+from s2v_cli.networks import Setting, build_network
 from s2v_cli.options import DeviceChoice, DtypeChoice, GenerateOptions, SoundOptions, WindowChoice
 from s2v_cli.presets import Preset, load_preset
 from s2v_cli.space import EmbeddingSpace, require_same_space
-from s2v_cli.weights.store import load_weights
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -73,6 +73,27 @@ class _KnowsKinds(Protocol):
     def recognise(self, wave: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
+@runtime_checkable
+class _Truncates(Protocol):
+    """A generator with its own way to make noise more typical."""
+
+    def truncate(self, noise: Tensor, truncation: float | None) -> Tensor: ...
+
+
+@runtime_checkable
+class _DrawsWithOptions(Protocol):
+    """A generator that reads options of its own, such as steps."""
+
+    def draw(self, noise: Tensor, embedding: Tensor, options: GenerateOptions) -> Tensor: ...
+
+
+@runtime_checkable
+class _PreparesPictures(Protocol):
+    """An image encoder with its own way to cut a user's picture."""
+
+    def prepare(self, image: Image) -> Tensor: ...
+
+
 class Sound2Vision:
     """A loaded preset; makes pictures from sounds.
 
@@ -91,9 +112,11 @@ class Sound2Vision:
         device: torch.device,
         dtype: torch.dtype,
         weights_dir: Path | None = None,
+        low_vram: bool = False,
     ) -> None:
-        """Load the sound encoder and the generator; the image encoder waits until it is needed."""
+        """Load the sound encoder and the generator; other encoders wait until they are needed."""
         self.preset, self.device, self.dtype = preset, device, dtype
+        self.low_vram = low_vram
         self.space = preset.space
         self._weights_dir = weights_dir
         self.weights_sha256 = {weight.role: weight.sha256 for weight in preset.weights}
@@ -110,6 +133,7 @@ class Sound2Vision:
         device: DeviceChoice = "auto",
         dtype: DtypeChoice = "auto",
         weights_dir: Path | None = None,
+        low_vram: bool = False,
     ) -> Sound2Vision:
         """Load a preset by name, or from a folder or TOML file.
 
@@ -118,6 +142,7 @@ class Sound2Vision:
             device: `auto` takes CUDA, then Apple's MPS, then the CPU.
             dtype: `auto` is float32.
             weights_dir: where the weights lie, if not where the preset says.
+            low_vram: save graphics memory with diffusion presets, at the price of time.
 
         Raises:
             PresetError: unknown or malformed preset.
@@ -125,7 +150,8 @@ class Sound2Vision:
             DeviceError: a device or dtype that this machine does not have.
         """
         chosen = _find_device(device)
-        return cls(load_preset(preset), chosen, _find_dtype(dtype, chosen), weights_dir)
+        found = load_preset(preset)
+        return cls(found, chosen, _find_dtype(dtype, chosen), weights_dir, low_vram)
 
     @property
     def image_encoder(self) -> ImageEncoder:
@@ -189,7 +215,9 @@ class Sound2Vision:
 
     @torch.inference_mode()
     def encode_image(self, image: str | os.PathLike[str] | Image) -> Tensor:
-        """z^V of a picture, float32 [D], on the CPU; the centre square is seen.
+        """z^V of a picture, float32 [D], on the CPU; cut as the encoder was trained.
+
+        `mini` sees the centre square.
 
         Raises:
             PictureError: the picture cannot be read.
@@ -198,14 +226,16 @@ class Sound2Vision:
 
         if isinstance(image, str | os.PathLike):
             image = read_picture(Path(image))
-        return self.image_encoder(_to_tensor(image).to(self.device, self.dtype)[None])[0].cpu()
+        encoder = self.image_encoder
+        prepare = encoder.prepare if isinstance(encoder, _PreparesPictures) else _to_tensor
+        pixels = prepare(image.convert("RGB"))
+        return encoder(pixels.to(self.device, self.dtype)[None])[0].float().cpu()
 
     def noise(self, seed: int, count: int = 1) -> Tensor:
         """z^N: the first `count` noise vectors of a seed, float32 [count, N], drawn on the CPU."""
         generator = torch.Generator().manual_seed(seed)
         return torch.randn(count, self.generator.noise_size, generator=generator)
 
-    @torch.inference_mode()
     def generate_from_embedding(
         self,
         embedding: Tensor,
@@ -224,29 +254,81 @@ class Sound2Vision:
             OptionError: the embedding has another size, or is not finite.
         """
         options = options or self.preset.generate_options()
-        if embedding.shape != (self.space.dimension,) or not bool(embedding.isfinite().all()):
+        self._check_embeddings(embedding, (self.space.dimension,))
+        seeds = range(options.seed, options.seed + options.count)
+        return self._draw([(seed, embedding) for seed in seeds], options, progress)
+
+    def generate_strip(
+        self,
+        embeddings: Tensor,
+        options: GenerateOptions | None = None,
+        *,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[Picture]:
+        """Make one picture of each embedding [F, D], all with the noise of one seed.
+
+        Args:
+            embeddings: of this model's space, for example a walk between two sounds.
+            options: its seed is that of every picture; count is not used.
+            progress: called with the pictures drawn so far and in all, candidates included.
+
+        Raises:
+            OptionError: the embeddings have another size, or are not finite.
+        """
+        options = options or self.preset.generate_options()
+        self._check_embeddings(embeddings, (len(embeddings), self.space.dimension))
+        return self._draw([(options.seed, row) for row in embeddings], options, progress)
+
+    def _check_embeddings(self, embedding: Tensor, shape: tuple[int, ...]) -> None:
+        if embedding.shape != shape or not bool(embedding.isfinite().all()):
             raise OptionError(
                 f"embedding has shape {tuple(embedding.shape)}; needed: finite numbers of shape "
-                f"({self.space.dimension},) in the space {self.space}."
+                f"{shape} in the space {self.space}."
             )
-        total = options.count * options.best_of
+
+    @torch.inference_mode()
+    def _draw(
+        self,
+        plan: Sequence[tuple[int, Tensor]],
+        options: GenerateOptions,
+        progress: Callable[[int, int], None] | None,
+    ) -> list[Picture]:
+        """A picture for each seed and embedding [D] of a plan, in batches."""
+        at_once = getattr(self.generator, "pictures_at_once", BATCH)
+        rows = max(1, at_once // options.best_of)
+        total, drawn = len(plan) * options.best_of, 0
         pictures: list[Picture] = []
-        drawn = 0
-        condition = embedding.to(self.device, self.dtype)
-        for seed in range(options.seed, options.seed + options.count, self._seeds_at_once(options)):
-            last = min(seed + self._seeds_at_once(options), options.seed + options.count)
-            seeds = list(range(seed, last))
-            noise = torch.cat([self.noise(s, options.best_of) for s in seeds])
-            noise = noise * (1.0 if options.truncation is None else options.truncation)
+        for first in range(0, len(plan), rows):
+            part = plan[first : first + rows]
+            seeds = [seed for seed, _ in part]
+            noise = torch.cat([self.noise(seed, options.best_of) for seed in seeds])
+            conditions = torch.stack([row for _, row in part]).to(self.device, self.dtype)
+            repeated = conditions.repeat_interleave(options.best_of, dim=0)
             images = []
-            for part in noise.split(BATCH):
-                part = part.to(self.device, self.dtype)
-                images.append(self.generator(part, condition.expand(len(part), -1)).float())
-                drawn += len(part)
+            for some, some_conditions in zip(
+                noise.split(at_once), repeated.split(at_once), strict=True
+            ):
+                images.append(self.draw(some, some_conditions, options).float())
+                drawn += len(some)
                 if progress:
                     progress(drawn, total)
-            pictures += self._keep_best(torch.cat(images), condition, seeds, options)
+            pictures += self._keep_best(torch.cat(images), conditions, seeds, options)
         return pictures
+
+    def draw(self, noise: Tensor, conditions: Tensor, options: GenerateOptions) -> Tensor:
+        """Images [B, 3, R, R] in [-1, 1] from noise [B, N] and conditions [B, D].
+
+        The noise is as `noise` drew it; truncation and the model's own options are applied here.
+        """
+        generator, spread = self.generator, options.truncation
+        if isinstance(generator, _Truncates):
+            noise = generator.truncate(noise, spread)
+        elif spread is not None:
+            noise = noise * spread
+        noise = noise.to(self.device, self.dtype)
+        if isinstance(generator, _DrawsWithOptions):
+            return generator.draw(noise, conditions, options)
+        return generator(noise, conditions)
 
     def generate(
         self,
@@ -282,17 +364,14 @@ class Sound2Vision:
         pictures = self.generate_from_embedding(heard.embedding, options, progress=progress)
         return [picture.image for picture in pictures]
 
-    def _seeds_at_once(self, options: GenerateOptions) -> int:
-        return max(1, BATCH // options.best_of)
-
     def _keep_best(
-        self, images: Tensor, condition: Tensor, seeds: list[int], options: GenerateOptions
+        self, images: Tensor, conditions: Tensor, seeds: list[int], options: GenerateOptions
     ) -> list[Picture]:
-        """One picture for each seed of images [seeds * best_of, 3, R, R]."""
-        from s2v_cli.picture import resize, to_image
+        """One picture for each seed and condition of images [seeds * best_of, 3, R, R]."""
+        from s2v_cli.picture import resize, stretch_contrast, to_image
 
         kept: list[tuple[Tensor, float | None]] = []
-        for candidates in images.split(options.best_of):
+        for condition, candidates in zip(conditions, images.split(options.best_of), strict=True):
             if options.best_of == 1:
                 kept.append((candidates[0], None))
                 continue
@@ -301,6 +380,8 @@ class Sound2Vision:
             kept.append((candidates[best], float(scores[best])))
         pictures = []
         for seed, (image, score) in zip(seeds, kept, strict=True):
+            if options.contrast == "stretch":
+                image = stretch_contrast(image)
             picture = Picture(to_image(image.cpu()), seed, score)
             if options.size is not None:
                 picture = replace(picture, image=resize(picture.image, options.size))
@@ -309,38 +390,10 @@ class Sound2Vision:
 
     def _build(self, role: str) -> Any:
         """One network of the preset with its weights, in eval mode."""
-        tensors = load_weights(self.preset, role, self._weights_dir)
-        with torch.device("meta"):  # no time and memory for weights that are replaced at once
-            module = _network(self.preset, role)
-        try:
-            module.load_state_dict(tensors, assign=True)
-        except RuntimeError as error:
-            reason = str(error).splitlines()[1:2] or [str(error)]
-            raise WeightsError(
-                f"The weights for {role} of preset {self.preset.name!r} are of another network:"
-                f" {reason[0].strip()[:200]}"
-            ) from None
-        module.to(self.device, self.dtype).eval().requires_grad_(False)
-        if self.device.type == "cpu":  # convolutions are up to twice as fast so
-            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return module
-
-
-def _network(preset: Preset, role: str) -> nn.Module:
-    """The network that plays a role in a model, with meaningless weights."""
-    if preset.model != "mini":
-        raise PresetError(f"Preset {preset.name!r} has the unknown model {preset.model!r}.")
-    if role == "sound_encoder":
-        from s2v_cli.encoders.mini_sound import MiniSoundEncoder
-
-        return MiniSoundEncoder()
-    if role == "image_encoder":
-        from s2v_cli.encoders.mini_image import MiniImageEncoder
-
-        return MiniImageEncoder()
-    from s2v_cli.generators.mini import MiniGenerator
-
-    return MiniGenerator()
+        weight = self.preset.weight(role)
+        return build_network(
+            Setting(self.preset, weight, self.device, self.dtype, self.low_vram, self._weights_dir)
+        )
 
 
 def _find_device(choice: str) -> torch.device:
@@ -371,7 +424,6 @@ def _to_tensor(image: Image) -> Tensor:
     """The centre square of a picture as float32 [3, S, S] in [-1, 1]."""
     import numpy as np
 
-    image = image.convert("RGB")
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     pixels = np.asarray(image.crop((left, top, left + side, top + side)), dtype=np.float32)

@@ -30,6 +30,11 @@ class EmbeddingSpace:
         return f"{self.name}-{self.dimension} ({self.scale})"
 
 
+SWAV_SPACE = EmbeddingSpace(name="swav", dimension=2048, scale="unit")
+# Un-normalised image embeddings of OpenCLIP ViT-H/14; their norm carries meaning for unCLIP.
+CLIP_H_SPACE = EmbeddingSpace(name="openclip-vit-h", dimension=1024, scale="raw")
+
+
 def require_same_space(first: EmbeddingSpace, second: EmbeddingSpace, what: str) -> None:
     """Refuse to let embeddings of two spaces meet.
 
