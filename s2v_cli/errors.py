@@ -10,6 +10,7 @@
   * PictureError: a picture that cannot be read
   * OutputError: a result that cannot be written
   * WeightsError: weights that are missing, damaged or of another shape
+    * MissingWeightsError: published weights that were not downloaded yet
   * DependencyError: an optional package or program is missing
   * TrainingError: a training run that cannot start or go on
 
@@ -60,6 +61,30 @@ class OutputError(S2VError):
 
 class WeightsError(S2VError):
     """Weights that are missing, damaged or of another shape."""
+
+
+class MissingWeightsError(WeightsError):
+    """Published weights that were not downloaded yet.
+
+    Attributes:
+        assets: their names in the catalogue.
+        bytes: that a download takes, as far as known.
+        licences: of each asset, in the same order.
+        command: that gets them.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        assets: tuple[str, ...],
+        bytes: int,
+        licences: tuple[str, ...],
+        command: str,
+    ) -> None:
+        super().__init__(message)
+        self.assets, self.bytes = assets, bytes
+        self.licences, self.command = licences, command
 
 
 class DependencyError(S2VError):
