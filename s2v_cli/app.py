@@ -11,6 +11,7 @@ from s2v_cli import __version__
 from s2v_cli.commands.doctor import doctor
 from s2v_cli.commands.gen import gen
 from s2v_cli.commands.presets import presets
+from s2v_cli.commands.replay import PASSES_FLAGS, info, replay
 from s2v_cli.commands.train import train
 
 
@@ -58,6 +59,8 @@ def s2v(
 
 
 app.command()(gen)
+app.command(context_settings=PASSES_FLAGS)(replay)
+app.command()(info)
 app.command()(train)
 app.command()(presets)
 app.command()(doctor)

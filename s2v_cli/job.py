@@ -157,16 +157,16 @@ class Job:
             "--low-vram": self.low_vram,
             "--weights-dir": self.weights_dir,
         }
-        line = ["s2v", self.command, "--output", output if output == "-" else literal(output)]
+        flagged = ["--output", output if output == "-" else literal(output)]
         for flag, value in all_flags.items():
             if value is True:
-                line.append(flag)
+                flagged.append(flag)
             elif value is not None and value is not False:
                 text = str(value)
-                line += [f"{flag}={text}"] if text.startswith("-") else [flag, text]
+                flagged += [f"{flag}={text}"] if text.startswith("-") else [flag, text]
         if any(word.startswith("-") and word != "-" for word in inputs):
-            line.append("--")
-        return [*line, *inputs]
+            return ["s2v", self.command, *flagged, "--", *inputs]
+        return ["s2v", self.command, *inputs, *flagged]
 
     def record(
         self,

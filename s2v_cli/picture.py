@@ -253,6 +253,24 @@ def read_record(path: str | os.PathLike[str]) -> dict[str, Any]:
     return record
 
 
+def compare_pictures(first: Path, second: Path) -> tuple[float, int]:
+    """How far two picture files differ: share of pixels, and the largest difference of a channel.
+
+    Returns:
+        0 to 1, and 0 to 255; 1 and 255 where the sizes differ.
+
+    Raises:
+        PictureError: a file is not a picture.
+    """
+    import numpy as np
+
+    one, other = read_picture(first), read_picture(second)
+    if one.size != other.size:
+        return 1.0, 255
+    distance = np.abs(np.asarray(one, np.int16) - np.asarray(other, np.int16)).max(axis=2)
+    return float((distance > 0).mean()), int(distance.max())
+
+
 def parameters_line(record: dict[str, Any]) -> str:
     """One line for people and for programs that show a picture's `parameters`."""
     options = {**record.get("sound_options", {}), **record.get("generate_options", {})}

@@ -24,7 +24,7 @@ LAYERS = [
     {"inversion"},
     {"pipeline"},
     {"job"},
-    {"batch", "diagnosis"},
+    {"batch", "diagnosis", "replay"},
     {"training"},
     {"__main__", "app", "commands", "console"},
 ]
