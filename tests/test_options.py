@@ -46,6 +46,15 @@ def test_sound_options_refuse(field: str, value: object, named: str) -> None:
         ({"best_of": 257}, "best-of"),
         ({"size": 15}, "size"),
         ({"size": 4097}, "size"),
+        ({"contrast": "loud"}, "contrast"),
+        ({"prompt": 3}, "prompt"),
+        ({"steps": 0}, "steps"),
+        ({"steps": 1001}, "steps"),
+        ({"guidance": -0.1}, "guidance"),
+        ({"guidance": float("nan")}, "guidance"),
+        ({"sampler": "euler-a"}, "sampler"),
+        ({"noise_level": 1000}, "noise-level"),
+        ({"adapter_scale": 2.5}, "adapter-scale"),
     ],
 )
 def test_generate_options_refuse(fields: dict[str, Any], named: str) -> None:

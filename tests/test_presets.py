@@ -119,6 +119,60 @@ def test_malformed_presets(folder: Path, old: str, new: str, message: str) -> No
     assert message.format(file=file) in str(caught.value)
 
 
+PUBLISHED = """
+[[weights]]
+role = "sound_encoder"
+network = "sound2scene-sound-encoder"
+assets = ["sound2scene-audio"]
+"""
+
+
+def test_published_weights_are_named_by_asset(folder: Path) -> None:
+    """A trained sound encoder beside a published generator, for example."""
+    text = GOOD.replace("commercial = true", 'commercial = true\noptions = ["steps"]')
+    Path("preset.toml").write_text(text + PUBLISHED)
+    preset = read_preset(Path("preset.toml"))
+    assert preset.assets == ("sound2scene-audio",)
+    assert preset.weight("sound_encoder").network == "sound2scene-sound-encoder"
+    assert preset.weight("generator").network == "mini-generator"
+    assert preset.options == ("steps",)
+    assert preset.bytes == 10
+    with pytest.raises(PresetError, match="has no 'image_encoder'; it has: generator, sound_enc"):
+        preset.weight("image_encoder")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("commercial = true", 'commercial = true\noptions = ["stops"]', "options holds 'stops'"),
+        ("truncation = 0.5", "steps = 5", "generate.steps is set in {file}, but options does not"),
+        ('["sound2scene-audio"]', "[]", "weights[1].assets is [] in {file}"),
+        ('["sound2scene-audio"]', "[1]", "weights[1].assets is [1] in {file}"),
+        ('assets = ["', 'bytes = 1\nassets = ["', "Unknown key 'weights[1].bytes'"),
+    ],
+)
+def test_malformed_published_weights(folder: Path, old: str, new: str, message: str) -> None:
+    text = GOOD + PUBLISHED
+    assert old in text
+    file = folder / "preset.toml"
+    file.write_text(text.replace(old, new, 1))
+    with pytest.raises(PresetError) as caught:
+        read_preset(file)
+    assert message.format(file=file) in str(caught.value)
+
+
+def test_options_of_other_models_are_refused() -> None:
+    mini, unclip = load_preset("mini"), load_preset("sound2vision")
+    assert unclip.generate_options(prompt="etching", steps=5).steps == 5
+    assert unclip.generate_options().guidance == 10
+    assert mini.generate_options(prompt="", steps=None).steps is None
+    for flags, flag in [({"prompt": "etching"}, "--prompt"), ({"noise_level": 3}, "--noise-level")]:
+        with pytest.raises(OptionError) as caught:
+            mini.generate_options(**flags)
+        message = f"{flag} is {next(iter(flags.values()))!r}, but preset 'mini' does not take it"
+        assert str(caught.value).startswith(message)
+
+
 def test_a_role_twice(folder: Path) -> None:
     Path("preset.toml").write_text(GOOD + GOOD[GOOD.index("[[weights]]") :])
     with pytest.raises(PresetError, match="role is listed twice"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from s2v_cli.picture import compare_pictures, read_record
-from conftest import RunHere, WriteTone
+
+if TYPE_CHECKING:
+    from conftest import RunHere, WriteTone
 
 
 def write_record(path: str, record: object) -> None:
