@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from s2v_cli.errors import PresetError, WeightsError
 from s2v_cli.presets import Preset, WeightFile
-from s2v_cli.weights.store import load_weights
+from s2v_cli.weights import store
 
 if TYPE_CHECKING:
     import torch
@@ -41,8 +42,44 @@ class Setting:
     weights_dir: Path | None = None
 
     def tensors(self) -> dict[str, Tensor]:
-        """Weights of one network, from the preset's own file or its first published asset."""
-        return load_weights(self.preset, self.weight.role, self.weights_dir)
+        """Weights of one network, from the preset's own file or its published asset."""
+        if self.weight.file:
+            return store.load_weights(self.preset, self.weight.role, self.weights_dir)
+        return store.load_asset(self.weight.assets[0], self.weights_dir)
+
+    @property
+    def encoder_dtype(self) -> torch.dtype:
+        """Encoders are small and their scale matters: half precision is for generators only."""
+        import torch
+
+        return torch.float32 if self.dtype == torch.float16 else self.dtype
+
+
+Convert = Callable[[Mapping[str, Path]], "dict[str, Tensor]"]
+
+
+def converters() -> dict[str, Convert]:
+    """What turns the published files of an asset into its network's tensors, by asset.
+
+    Assets that are not listed are kept as they were published.
+    """
+    return {asset: partial(_convert, home) for asset, home in _CONVERTERS.items()}
+
+
+def _convert(home: str, files: Mapping[str, Path]) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = _find(home)(files)
+    return tensors
+
+
+_CONVERTERS = {
+    "sound2scene-audio": "encoders.sound2vision_sound:convert_sound2scene",
+    "sound2vision-audio": "encoders.sound2vision_sound:convert_sound2vision",
+    "sound2vision-face": "encoders.speaker:convert",
+    "swav-resnet50": "encoders.swav:convert",
+    "icgan-128": "generators.biggan_weights:convert",
+    "icgan-256": "generators.biggan_weights:convert",
+    "imagebind-audio": "encoders.imagebind:convert",
+}
 
 
 def build_network(setting: Setting) -> Any:
@@ -61,18 +98,64 @@ def build_network(setting: Setting) -> Any:
     return builder(setting)
 
 
-def _module(home: str) -> Callable[[Setting], nn.Module]:
-    """Builds a module of fixed shape, `package.file:Class`."""
+def _module(home: str, *, like: bool = False) -> Callable[[Setting], nn.Module]:
+    """Builds the module `package.file:Class`; its widths follow the weights if `like`."""
 
     def build(setting: Setting) -> nn.Module:
         import torch
 
         tensors = setting.tensors()
+        kind = _find(home)
         with torch.device("meta"):  # no time and memory for weights that are replaced at once
-            module: nn.Module = _find(home)()
+            module: nn.Module = kind.like(tensors) if like else kind()
         return _filled(module, tensors, setting)
 
     return build
+
+
+def _speaker(setting: Setting) -> Any:
+    """The speaker network, kept as ONNX, and the head that reads it."""
+    from s2v_cli.encoders.speaker import SpeakerEncoder
+
+    network, head = setting.weight.assets
+    return SpeakerEncoder.load(
+        store.asset_file(network, setting.weights_dir),
+        store.load_asset(head, setting.weights_dir),
+        device=setting.device,
+    )
+
+
+def _clip_image(setting: Setting) -> Any:
+    from s2v_cli.encoders.clip_image import ClipImageEncoder
+
+    folder = store.asset_folder(setting.weight.assets[0], setting.weights_dir)
+    return ClipImageEncoder.load(folder, device=setting.device, dtype=setting.encoder_dtype)
+
+
+def _unclip(setting: Setting) -> Any:
+    from s2v_cli.generators.unclip import UnclipGenerator
+
+    return UnclipGenerator.load(
+        store.asset_folder(setting.weight.assets[0], setting.weights_dir),
+        device=setting.device,
+        dtype=setting.dtype,
+        low_vram=setting.low_vram,
+        cache=store.cache_folder() / "prompts",
+    )
+
+
+def _ip_adapter(setting: Setting) -> Any:
+    from s2v_cli.generators.ip_adapter import IpAdapterGenerator
+
+    adapter, diffusion = setting.weight.assets
+    return IpAdapterGenerator.load(
+        store.asset_folder(diffusion, setting.weights_dir),
+        store.asset_file(adapter, setting.weights_dir),
+        device=setting.device,
+        dtype=setting.dtype,
+        low_vram=setting.low_vram,
+        cache=store.cache_folder() / "prompts",
+    )
 
 
 def _find(home: str) -> Any:
@@ -91,7 +174,9 @@ def _filled(module: nn.Module, tensors: Mapping[str, Tensor], setting: Setting) 
             f"The weights for {setting.weight.role} of preset {setting.preset.name!r} are of "
             f"another network: {reason[0].strip()[:200]}"
         ) from None
-    module.to(setting.device, setting.dtype).eval().requires_grad_(False)
+    is_generator = setting.weight.role == "generator"
+    dtype = setting.dtype if is_generator else setting.encoder_dtype
+    module.to(setting.device, dtype).eval().requires_grad_(False)
     if setting.device.type == "cpu":  # convolutions are up to twice as fast so
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return module
@@ -102,4 +187,17 @@ _BUILDERS: dict[str, Callable[[Setting], Any]] = {
     "mini-image-encoder": _module("encoders.mini_image:MiniImageEncoder"),
     "mini-speech-encoder": _module("encoders.mini_sound:MiniSoundEncoder"),
     "mini-generator": _module("generators.mini:MiniGenerator"),
+    "sound2scene-sound-encoder": _module(
+        "encoders.sound2vision_sound:Sound2SceneEncoder", like=True
+    ),
+    "sound2vision-sound-encoder": _module(
+        "encoders.sound2vision_sound:Sound2VisionEncoder", like=True
+    ),
+    "swav-image-encoder": _module("encoders.swav:SwavResNet50", like=True),
+    "icgan-generator": _module("generators.biggan:BigGan", like=True),
+    "imagebind-sound-encoder": _module("encoders.imagebind:ImageBindAudio", like=True),
+    "wespeaker-face-encoder": _speaker,
+    "clip-image-encoder": _clip_image,
+    "unclip-generator": _unclip,
+    "ip-adapter-generator": _ip_adapter,
 }

@@ -140,7 +140,8 @@ class Sound2Vision:
         Args:
             preset: name or path.
             device: `auto` takes CUDA, then Apple's MPS, then the CPU.
-            dtype: `auto` is float32.
+            dtype: `auto` is float16 for published models on CUDA, else float32; float16 holds for
+                the generator, encoders stay in float32.
             weights_dir: where the weights lie, if not where the preset says.
             low_vram: save graphics memory with diffusion presets, at the price of time.
 
@@ -151,7 +152,7 @@ class Sound2Vision:
         """
         chosen = _find_device(device)
         found = load_preset(preset)
-        return cls(found, chosen, _find_dtype(dtype, chosen), weights_dir, low_vram)
+        return cls(found, chosen, _find_dtype(dtype, chosen, found), weights_dir, low_vram)
 
     @property
     def image_encoder(self) -> ImageEncoder:
@@ -229,7 +230,7 @@ class Sound2Vision:
         encoder = self.image_encoder
         prepare = encoder.prepare if isinstance(encoder, _PreparesPictures) else _to_tensor
         pixels = prepare(image.convert("RGB"))
-        return encoder(pixels.to(self.device, self.dtype)[None])[0].float().cpu()
+        return encoder(pixels.to(self.device, self._encoder_dtype)[None])[0].float().cpu()
 
     def noise(self, seed: int, count: int = 1) -> Tensor:
         """z^N: the first `count` noise vectors of a seed, float32 [count, N], drawn on the CPU."""
@@ -375,7 +376,7 @@ class Sound2Vision:
             if options.best_of == 1:
                 kept.append((candidates[0], None))
                 continue
-            scores = similarity(self.image_encoder(candidates.to(self.dtype)), condition)
+            scores = similarity(self.image_encoder(candidates.to(self._encoder_dtype)), condition)
             best = int(scores.argmax())
             kept.append((candidates[best], float(scores[best])))
         pictures = []
@@ -387,6 +388,10 @@ class Sound2Vision:
                 picture = replace(picture, image=resize(picture.image, options.size))
             pictures.append(picture)
         return pictures
+
+    @property
+    def _encoder_dtype(self) -> torch.dtype:
+        return torch.float32 if self.dtype == torch.float16 else self.dtype
 
     def _build(self, role: str) -> Any:
         """One network of the preset with its weights, in eval mode."""
@@ -410,9 +415,9 @@ def _find_device(choice: str) -> torch.device:
     return torch.device(choice)
 
 
-def _find_dtype(choice: str, device: torch.device) -> torch.dtype:
-    if choice == "auto":
-        return torch.float32
+def _find_dtype(choice: str, device: torch.device, preset: Preset) -> torch.dtype:
+    if choice == "auto":  # small models gain nothing from half precision
+        return torch.float16 if device.type == "cuda" and preset.assets else torch.float32
     if choice not in _DTYPES:
         raise DeviceError(f"dtype is {choice!r}; allowed: auto, {', '.join(_DTYPES)}.")
     if choice == "float16" and device.type == "cpu":
