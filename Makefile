@@ -46,8 +46,9 @@ format: $(VENV)/.stamp-dev ## Mend what ruff can mend.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(VENV)/.stamp-dev ## Write docs/cli.md again.
+docs: $(VENV)/.stamp-dev ## Write docs/cli.md and docs/presets.md again.
 	$(BIN)/python docs/generate_cli.py
+	$(BIN)/python docs/generate_presets.py
 
 RUN := runs/mini
 bundle: $(VENV)/.stamp-dev ## Make the finished run in RUN (runs/mini) the bundled model.

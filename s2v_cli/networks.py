@@ -82,6 +82,11 @@ _CONVERTERS = {
 }
 
 
+def known_networks() -> frozenset[str]:
+    """Names that a preset's weights may give as `network`."""
+    return frozenset(_BUILDERS)
+
+
 def build_network(setting: Setting) -> Any:
     """A network with its weights, ready to be called.
 

@@ -23,14 +23,18 @@ def code_blocks(text: str, *languages: str) -> list[str]:
     return re.findall(rf"^```(?:{'|'.join(languages)})\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
-@pytest.fixture(scope="module")
-def generator() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("generate_cli", ROOT / "docs/generate_cli.py")
+def load_script(path: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def generator() -> ModuleType:
+    return load_script("docs/generate_cli.py")
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +54,11 @@ def test_command_reference_is_generated(
 ) -> None:
     written = generator.TARGET.read_text(encoding="utf-8")
     assert written == generator.reference(pages), "run `make docs`"
+
+
+def test_preset_table_is_generated() -> None:
+    script = load_script("docs/generate_presets.py")
+    assert script.TARGET.read_text(encoding="utf-8") == script.reference(), "run `make docs`"
 
 
 def readme_commands() -> list[list[str]]:

@@ -17,6 +17,7 @@ LAYERS = [
     {"errors"},
     {"_torchaudio", "duration", "options", "outputs", "space"},
     {"presets"},
+    {"abilities"},
     {"audio", "latent", "picture", "strip", "weights"},
     {"encoders"},
     {"generators"},
