@@ -13,6 +13,7 @@ clips disagree the mean is shorter.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -23,6 +24,7 @@ from torch.nn import functional as F
 
 from s2v_cli.audio import kaldi
 from s2v_cli.space import CLIP_H_SPACE
+from s2v_cli.weights.checkpoint import read_checkpoint, require_keys
 
 MEL_BANDS = 128
 CLIPS = 3
@@ -70,7 +72,8 @@ class ImageBindAudio(nn.Module):
         self.blocks = nn.ModuleList(_Block(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.projection = nn.Linear(width, self.space.dimension, bias=False)
-        self.register_buffer("log_scale", torch.tensor(20.0).log())
+        # Not torch's log: on the meta device it imports the compiler, which takes seconds.
+        self.register_buffer("log_scale", torch.tensor(math.log(20.0)))
 
     @classmethod
     def like(cls, tensors: Mapping[str, Tensor]) -> ImageBindAudio:
@@ -149,15 +152,40 @@ class _Stem(nn.Module):
         return self.norm_layer(self.proj(clips).flatten(2).mT)  # type: ignore[no-any-return]
 
 
-class _Block(nn.Module):
-    """Pre-norm transformer block on tokens [N, L, width].
+class _Attention(nn.Module):
+    """Self-attention on tokens [N, L, width], with one learned key and value beside the tokens'.
 
-    Keys and values have one learned token more than there are tokens (`bias_k`, `bias_v`).
+    It is torch's MultiheadAttention with `add_bias_kv`, whose random initialisation, useless here,
+    takes seconds on the meta device.
     """
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.attn = nn.MultiheadAttention(width, heads, add_bias_kv=True, batch_first=True)
+        self.heads = heads
+        self.in_proj_weight = nn.Parameter(torch.zeros(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
+        self.bias_k = nn.Parameter(torch.zeros(1, 1, width))
+        self.bias_v = nn.Parameter(torch.zeros(1, 1, width))
+        self.out_proj = nn.Linear(width, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        query, key, value = F.linear(tokens, self.in_proj_weight, self.in_proj_bias).chunk(3, -1)
+        key = torch.cat([key, self.bias_k.expand(len(key), -1, -1)], dim=1)
+        value = torch.cat([value, self.bias_v.expand(len(value), -1, -1)], dim=1)
+        heard = F.scaled_dot_product_attention(*map(self._split, (query, key, value)))
+        return self.out_proj(heard.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+    def _split(self, tokens: Tensor) -> Tensor:
+        """[N, L, width] -> [N, heads, L, width / heads]."""
+        return tokens.unflatten(2, (self.heads, -1)).transpose(1, 2)
+
+
+class _Block(nn.Module):
+    """Pre-norm transformer block on tokens [N, L, width]."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.attn = _Attention(width, heads)
         self.norm_1 = nn.LayerNorm(width, eps=1e-6)
         self.mlp = nn.ModuleDict(
             {"fc1": nn.Linear(width, 4 * width), "fc2": nn.Linear(4 * width, width)}
@@ -165,8 +193,7 @@ class _Block(nn.Module):
         self.norm_2 = nn.LayerNorm(width, eps=1e-6)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        normed = self.norm_1(tokens)
-        tokens = tokens + self.attn(normed, normed, normed, need_weights=False)[0]
+        tokens = tokens + self.attn(self.norm_1(tokens))
         inner = F.gelu(self.mlp["fc1"](self.norm_2(tokens)))
         return tokens + self.mlp["fc2"](inner)  # type: ignore[no-any-return]
 
@@ -181,3 +208,38 @@ def clip_starts(samples: int) -> list[int]:
         return [0]
     spare = Fraction(samples / kaldi.SAMPLE_RATE - CLIP_SAMPLES / kaldi.SAMPLE_RATE)
     return [int(spare * step / (CLIPS - 1) * kaldi.SAMPLE_RATE) for step in range(CLIPS)]
+
+
+def published_name(key: str) -> str:
+    """The key that a tensor of the network has in ImageBind's full checkpoint."""
+    for published, here in RENAMED.items():
+        if key == here or (here.endswith(".") and key.startswith(here)):
+            return published + key.removeprefix(here)
+    raise KeyError(key)
+
+
+def convert(files: Mapping[str, Path]) -> dict[str, Tensor]:
+    """The audio branch of ImageBind's full checkpoint; the other five modalities are left out.
+
+    The published `imagebind_huge.pth` is a raw state dict, and the `model.safetensors` of its
+    Hugging Face copies that were pushed from the published class has the same keys. Either is
+    mapped, not read: only the audio branch, 345 of 4800 MB, comes into memory.
+
+    Raises:
+        WeightsError: the file is damaged, of another network, or without an audio branch.
+    """
+    (file,) = files.values()
+    state = read_checkpoint(file)
+    entries = state.items() if isinstance(state, Mapping) else ()
+    audio = {key: value for key, value in entries if str(key).split(".")[1:2] == ["audio"]}
+    blocks = {int(key.split(".")[3]) for key in audio if key.startswith("modality_trunks.")}
+    token = audio.get(published_name("class_token"))
+    width = WIDTH if token is None else token.shape[-1]
+    # At the published width a lost block must not pass for a smaller model.
+    depth = DEPTH if width == WIDTH else 1 + max(blocks, default=0)
+    with torch.device("meta"):
+        network = ImageBindAudio(width, depth)
+    names = {key: published_name(key) for key in network.state_dict()}
+    shapes = {names[key]: tuple(value.shape) for key, value in network.state_dict().items()}
+    require_keys(audio, shapes, f"{file} (audio branch of ImageBind)")
+    return {key: audio[name].float().contiguous().clone() for key, name in names.items()}
