@@ -13,6 +13,7 @@ from s2v_cli.commands.gen import gen
 from s2v_cli.commands.presets import presets
 from s2v_cli.commands.replay import PASSES_FLAGS, info, replay
 from s2v_cli.commands.train import train
+from s2v_cli.commands.weights import weights
 
 
 class _LightGroup(TyperGroup):
@@ -62,5 +63,6 @@ app.command()(gen)
 app.command(context_settings=PASSES_FLAGS)(replay)
 app.command()(info)
 app.command()(train)
+app.add_typer(weights, name="weights", cls=_LightGroup)
 app.command()(presets)
 app.command()(doctor)

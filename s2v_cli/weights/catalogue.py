@@ -35,6 +35,13 @@ class Source:
     path: str = ""
     revision: str | None = None
 
+    @property
+    def file_name(self) -> str:
+        """Name of the file at this place; empty where the place does not tell, as Drive's."""
+        if self.kind == "drive":
+            return ""
+        return (self.path if self.kind == "hf" else self.place.partition("?")[0]).rpartition("/")[2]
+
     def __str__(self) -> str:
         if self.kind == "https":
             return self.place
@@ -75,15 +82,18 @@ class Asset:
         commercial: whether the licence allows commercial use.
         page: where the licence and the model are described.
         by_hand: address that only a browser can use, or empty.
-        files: of tensors and files.
+        file: of tensors and files: what is downloaded; None for a folder.
         sources: of a folder: repositories in the order in which they are tried.
         patterns: of a folder: the files that are needed; `a|b` takes b where a is not there.
+        subfolder: of a folder: where in the repository the model lies.
         folder_bytes: of a folder: size of the download by variant.
         estimated: whether a size is computed, not stated.
         converted_bytes: of tensors: size after conversion, about.
         scratch_bytes: that conversion needs on disk for a while.
         signature: keys and shapes that tell it from other files.
         pipeline: of a folder: names of diffusers pipelines that tell it.
+        config: of a folder: entries of its config.json that tell it.
+        marks: of another file: texts that it holds.
     """
 
     name: str
@@ -93,21 +103,24 @@ class Asset:
     commercial: bool
     page: str
     by_hand: str = ""
-    files: tuple[PublishedFile, ...] = ()
+    file: PublishedFile | None = None
     sources: tuple[Source, ...] = ()
     patterns: tuple[str, ...] = ()
+    subfolder: str = ""
     folder_bytes: Mapping[str, int] = field(default_factory=dict)
     estimated: bool = False
     converted_bytes: int = 0
     scratch_bytes: int = 0
     signature: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     pipeline: tuple[str, ...] = ()
+    config: Mapping[str, Any] = field(default_factory=dict)
+    marks: tuple[str, ...] = ()
 
     def bytes(self, variant: Variant = "full") -> int:
         """Size of the download; half precision has a size of its own only where it exists."""
         if self.kind == "folder":
             return self.folder_bytes.get(variant, self.folder_bytes["full"])
-        return sum(file.bytes for file in self.files)
+        return self.file.bytes if self.file else 0
 
     def disk_bytes(self, variant: Variant = "full") -> int:
         """Free disk space that getting it takes: the download, and the conversion beside it."""
@@ -202,7 +215,7 @@ def _asset(name: str, table: dict[str, Any]) -> Asset:
         raise ValueError("its name must do as a file name")
     if table["kind"] not in get_args(AssetKind):
         raise ValueError(f"kind is {table['kind']!r}; allowed: {', '.join(get_args(AssetKind))}")
-    files = tuple(_file(entry) for entry in table.pop("files", ()))
+    file = _file(table.pop("file")) if "file" in table else None
     sizes: dict[str, int] = {}
     if table["kind"] == "folder":
         sizes["full"] = int(table.pop("bytes"))
@@ -210,15 +223,16 @@ def _asset(name: str, table: dict[str, Any]) -> Asset:
             sizes["fp16"] = int(table.pop("fp16_bytes"))
         if not table["sources"] or not table["patterns"]:
             raise ValueError("a folder needs sources and patterns")
-    elif not files:
-        raise ValueError("it has no files")
-    estimated = bool(table.pop("estimated", False)) or any(file.estimated for file in files)
+    elif file is None:
+        raise ValueError("it has no file")
+    estimated = bool(table.pop("estimated", False)) or (file is not None and file.estimated)
     return Asset(
         name=name,
-        files=files,
+        file=file,
         sources=_sources(table.pop("sources", ())),
         patterns=tuple(table.pop("patterns", ())),
         pipeline=tuple(table.pop("pipeline", ())),
+        marks=tuple(table.pop("marks", ())),
         signature={key: tuple(shape) for key, shape in table.pop("signature", {}).items()},
         folder_bytes=sizes,
         estimated=estimated,
@@ -229,7 +243,7 @@ def _asset(name: str, table: dict[str, Any]) -> Asset:
 def _file(entry: Mapping[str, Any]) -> PublishedFile:
     name = entry["name"]
     if Path(name).name != name or name.startswith("."):
-        raise ValueError(f"files.name is {name!r}; allowed: a bare file name")
+        raise ValueError(f"file.name is {name!r}; allowed: a bare file name")
     return PublishedFile(
         name=name,
         bytes=int(entry["bytes"]),
