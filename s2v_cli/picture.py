@@ -46,6 +46,17 @@ def to_image(image: Tensor) -> Image.Image:
     return Image.fromarray(scaled.numpy())
 
 
+def to_tensor(image: Image.Image) -> Tensor:
+    """The centre square of an RGB picture as float32 [3, S, S] in [-1, 1]."""
+    import numpy as np
+    import torch
+
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    pixels = np.asarray(image.crop((left, top, left + side, top + side)), dtype=np.float32)
+    return torch.from_numpy(pixels / 127.5 - 1).permute(2, 0, 1).contiguous()
+
+
 def stretch_contrast(image: Tensor) -> Tensor:
     """Map an image's [3, H, W] own minimum to -1 and maximum to 1, over all channels at once.
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from s2v_cli.errors import DeviceError, OptionError
+from s2v_cli.candidates import keep_best
+from s2v_cli.device import find_device, find_dtype
+from s2v_cli.encoders import KnowsKinds, PreparesPictures
+from s2v_cli.errors import OptionError
+from s2v_cli.generators import DrawsWithOptions, Truncates
 from s2v_cli.latent import mean_embedding, similarity
 from s2v_cli.networks import Setting, build_network
 from s2v_cli.options import DeviceChoice, DtypeChoice, GenerateOptions, SoundOptions, WindowChoice
@@ -22,11 +26,12 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from s2v_cli.audio.read import Sound
+    from s2v_cli.audio.tracks import MixOptions, Track
     from s2v_cli.encoders import ImageEncoder, SoundEncoder
     from s2v_cli.generators import Generator
+    from s2v_cli.photo import Draw, PhotoOptions
 
 BATCH = 8  # pictures that go through the generator at once
-_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -63,37 +68,6 @@ class Picture:
     similarity: float | None = None
 
 
-@runtime_checkable
-class _KnowsKinds(Protocol):
-    """An encoder that can tell how familiar a sound is."""
-
-    @property
-    def familiarity_threshold(self) -> float: ...
-
-    def recognise(self, wave: Tensor) -> tuple[Tensor, Tensor]: ...
-
-
-@runtime_checkable
-class _Truncates(Protocol):
-    """A generator with its own way to make noise more typical."""
-
-    def truncate(self, noise: Tensor, truncation: float | None) -> Tensor: ...
-
-
-@runtime_checkable
-class _DrawsWithOptions(Protocol):
-    """A generator that reads options of its own, such as steps."""
-
-    def draw(self, noise: Tensor, embedding: Tensor, options: GenerateOptions) -> Tensor: ...
-
-
-@runtime_checkable
-class _PreparesPictures(Protocol):
-    """An image encoder with its own way to cut a user's picture."""
-
-    def prepare(self, image: Image) -> Tensor: ...
-
-
 class Sound2Vision:
     """A loaded preset; makes pictures from sounds.
 
@@ -123,6 +97,7 @@ class Sound2Vision:
         self.sound_encoder: SoundEncoder = self._build("sound_encoder")
         self.generator: Generator = self._build("generator")
         self._image_encoder: ImageEncoder | None = None
+        self._speech_encoder: SoundEncoder | None = None
         require_same_space(self.sound_encoder.space, self.generator.space, "generate from sound")
 
     @classmethod
@@ -150,9 +125,9 @@ class Sound2Vision:
             WeightsError: weights missing or damaged.
             DeviceError: a device or dtype that this machine does not have.
         """
-        chosen = _find_device(device)
+        chosen = find_device(device)
         found = load_preset(preset)
-        return cls(found, chosen, _find_dtype(dtype, chosen, found), weights_dir, low_vram)
+        return cls(found, chosen, find_dtype(dtype, chosen, found), weights_dir, low_vram)
 
     @property
     def image_encoder(self) -> ImageEncoder:
@@ -162,6 +137,18 @@ class Sound2Vision:
             require_same_space(self._image_encoder.space, self.space, "compare with pictures")
         return self._image_encoder
 
+    @property
+    def speech_encoder(self) -> SoundEncoder:
+        """The sound encoder that was taught voices (§6.2), loaded on first use.
+
+        Raises:
+            PresetError: the preset has none.
+        """
+        if self._speech_encoder is None:
+            self._speech_encoder = self._build("speech_encoder")
+            require_same_space(self._speech_encoder.space, self.space, "generate from speech")
+        return self._speech_encoder
+
     def read(self, source: str | os.PathLike[str], options: SoundOptions | None = None) -> Sound:
         """Read a sound at this model's sample rate, in windows of its length.
 
@@ -169,14 +156,7 @@ class Sound2Vision:
             SoundError: the sound cannot be read.
             OptionError: the start lies beyond its end.
         """
-        from s2v_cli.audio.read import read_sound
-
-        return read_sound(
-            source if source == "-" else Path(source),
-            sample_rate=self.sound_encoder.sample_rate,
-            window_s=self.sound_encoder.window_s,
-            options=options or SoundOptions(),
-        )
+        return self._read(self.sound_encoder, source, options)
 
     @torch.inference_mode()
     def encode_sound(
@@ -196,14 +176,59 @@ class Sound2Vision:
             sound = self.read(sound, options)
         elif options is not None:
             raise OptionError("options belong to reading; this sound is already read.")
-        if sound.sample_rate != self.sound_encoder.sample_rate:
+        return self._encode(self.sound_encoder, sound)
+
+    def read_speech(
+        self, source: str | os.PathLike[str], options: SoundOptions | None = None
+    ) -> Sound:
+        """Read speech as the speech encoder hears it; else as `read`."""
+        return self._read(self.speech_encoder, source, options)
+
+    @torch.inference_mode()
+    def encode_speech(
+        self, speech: str | os.PathLike[str] | Sound, options: SoundOptions | None = None
+    ) -> SoundEmbedding:
+        """Encode speech, from which a face is generated (§6.2); else as `encode_sound`.
+
+        Args:
+            speech: a file, or what `read_speech` returned.
+            options: for a file: which part of it, and how loud.
+
+        Raises:
+            PresetError: the preset has no speech encoder.
+            SoundError: the speech cannot be read.
+            OptionError: options together with speech that is already read, or another sample rate.
+        """
+        if isinstance(speech, str | os.PathLike):
+            speech = self.read_speech(speech, options)
+        elif options is not None:
+            raise OptionError("options belong to reading; this speech is already read.")
+        return self._encode(self.speech_encoder, speech)
+
+    def _read(
+        self,
+        encoder: SoundEncoder,
+        source: str | os.PathLike[str],
+        options: SoundOptions | None,
+    ) -> Sound:
+        from s2v_cli.audio.read import read_sound
+
+        return read_sound(
+            source if source == "-" else Path(source),
+            sample_rate=encoder.sample_rate,
+            window_s=encoder.window_s,
+            options=options or SoundOptions(),
+        )
+
+    def _encode(self, encoder: SoundEncoder, sound: Sound) -> SoundEmbedding:
+        if sound.sample_rate != encoder.sample_rate:
             raise OptionError(
                 f"sample_rate is {sound.sample_rate}; {self.preset.name} hears "
-                f"{self.sound_encoder.sample_rate} Hz. Read the sound with Sound2Vision.read."
+                f"{encoder.sample_rate} Hz. Read the sound with Sound2Vision.read."
             )
         windows = torch.from_numpy(sound.windows).to(self.device)
-        encoder, familiarity, familiar = self.sound_encoder, None, None
-        if isinstance(encoder, _KnowsKinds):
+        familiarity, familiar = None, None
+        if isinstance(encoder, KnowsKinds):
             recognised = [encoder.recognise(window[None]) for window in windows]
             rows = [embedding for embedding, _ in recognised]
             familiarity = float(torch.cat([share for _, share in recognised]).mean())
@@ -223,12 +248,12 @@ class Sound2Vision:
         Raises:
             PictureError: the picture cannot be read.
         """
-        from s2v_cli.picture import read_picture
+        from s2v_cli.picture import read_picture, to_tensor
 
         if isinstance(image, str | os.PathLike):
             image = read_picture(Path(image))
         encoder = self.image_encoder
-        prepare = encoder.prepare if isinstance(encoder, _PreparesPictures) else _to_tensor
+        prepare = encoder.prepare if isinstance(encoder, PreparesPictures) else to_tensor
         pixels = prepare(image.convert("RGB"))
         return encoder(pixels.to(self.device, self._encoder_dtype)[None])[0].float().cpu()
 
@@ -265,6 +290,7 @@ class Sound2Vision:
         options: GenerateOptions | None = None,
         *,
         progress: Callable[[int, int], None] | None = None,
+        draw: Draw | None = None,
     ) -> list[Picture]:
         """Make one picture of each embedding [F, D], all with the noise of one seed.
 
@@ -272,13 +298,14 @@ class Sound2Vision:
             embeddings: of this model's space, for example a walk between two sounds.
             options: its seed is that of every picture; count is not used.
             progress: called with the pictures drawn so far and in all, candidates included.
+            draw: how, if not as the method `draw` does it; its noise is truncated already.
 
         Raises:
             OptionError: the embeddings have another size, or are not finite.
         """
         options = options or self.preset.generate_options()
         self._check_embeddings(embeddings, (len(embeddings), self.space.dimension))
-        return self._draw([(options.seed, row) for row in embeddings], options, progress)
+        return self._draw([(options.seed, row) for row in embeddings], options, progress, draw)
 
     def _check_embeddings(self, embedding: Tensor, shape: tuple[int, ...]) -> None:
         if embedding.shape != shape or not bool(embedding.isfinite().all()):
@@ -293,6 +320,7 @@ class Sound2Vision:
         plan: Sequence[tuple[int, Tensor]],
         options: GenerateOptions,
         progress: Callable[[int, int], None] | None,
+        draw: Draw | None = None,
     ) -> list[Picture]:
         """A picture for each seed and embedding [D] of a plan, in batches."""
         at_once = getattr(self.generator, "pictures_at_once", BATCH)
@@ -309,11 +337,16 @@ class Sound2Vision:
             for some, some_conditions in zip(
                 noise.split(at_once), repeated.split(at_once), strict=True
             ):
-                images.append(self.draw(some, some_conditions, options).float())
+                if draw:
+                    image = draw(self._ready(some, options), some_conditions, options)
+                else:
+                    image = self.draw(some, some_conditions, options)
+                images.append(image.float())
                 drawn += len(some)
                 if progress:
                     progress(drawn, total)
-            pictures += self._keep_best(torch.cat(images), conditions, seeds, options)
+            kept = keep_best(torch.cat(images), conditions, options, self._compare)
+            pictures += [Picture(i, s, score) for s, (i, score) in zip(seeds, kept, strict=True)]
         return pictures
 
     def draw(self, noise: Tensor, conditions: Tensor, options: GenerateOptions) -> Tensor:
@@ -321,15 +354,23 @@ class Sound2Vision:
 
         The noise is as `noise` drew it; truncation and the model's own options are applied here.
         """
+        generator, noise = self.generator, self._ready(noise, options)
+        if isinstance(generator, DrawsWithOptions):
+            return generator.draw(noise, conditions, options)
+        return generator(noise, conditions)
+
+    def _compare(self, images: Tensor, condition: Tensor) -> Tensor:
+        """Cosines [C] of the image embeddings of candidates and their condition [D]."""
+        return similarity(self.image_encoder(images.to(self._encoder_dtype)), condition)
+
+    def _ready(self, noise: Tensor, options: GenerateOptions) -> Tensor:
+        """Noise as the generator takes it: truncated, on its device."""
         generator, spread = self.generator, options.truncation
-        if isinstance(generator, _Truncates):
+        if isinstance(generator, Truncates):
             noise = generator.truncate(noise, spread)
         elif spread is not None:
             noise = noise * spread
-        noise = noise.to(self.device, self.dtype)
-        if isinstance(generator, _DrawsWithOptions):
-            return generator.draw(noise, conditions, options)
-        return generator(noise, conditions)
+        return noise.to(self.device, self.dtype)
 
     def generate(
         self,
@@ -365,29 +406,70 @@ class Sound2Vision:
         pictures = self.generate_from_embedding(heard.embedding, options, progress=progress)
         return [picture.image for picture in pictures]
 
-    def _keep_best(
-        self, images: Tensor, conditions: Tensor, seeds: list[int], options: GenerateOptions
+    def mix(
+        self,
+        tracks: Sequence[str | Track],
+        *,
+        sweep: int | None = None,
+        mixing: MixOptions | None = None,
+        hear: SoundOptions | None = None,
+        options: GenerateOptions | None = None,
     ) -> list[Picture]:
-        """One picture for each seed and condition of images [seeds * best_of, 3, R, R]."""
-        from s2v_cli.picture import resize, stretch_contrast, to_image
+        """Make pictures of several sounds at once (§5.1, Fig. 9-10); see `mix_sounds`.
 
-        kept: list[tuple[Tensor, float | None]] = []
-        for condition, candidates in zip(conditions, images.split(options.best_of), strict=True):
-            if options.best_of == 1:
-                kept.append((candidates[0], None))
-                continue
-            scores = similarity(self.image_encoder(candidates.to(self._encoder_dtype)), condition)
-            best = int(scores.argmax())
-            kept.append((candidates[best], float(scores[best])))
-        pictures = []
-        for seed, (image, score) in zip(seeds, kept, strict=True):
-            if options.contrast == "stretch":
-                image = stretch_contrast(image)
-            picture = Picture(to_image(image.cpu()), seed, score)
-            if options.size is not None:
-                picture = replace(picture, image=resize(picture.image, options.size))
-            pictures.append(picture)
-        return pictures
+        Args:
+            tracks: such as `rain.wav:0.7`, `sea.ogg:-6dB` or `dog.flac:0.5@2.5s`.
+            sweep: steps of a walk from the first of two sounds to the second, a picture each,
+                all of one seed; None makes `options.count` pictures of one mix.
+            mixing: what becomes of short tracks and of samples beyond full scale.
+            hear: which part of the mix is heard, and how loud it is.
+            options: how the pictures are made.
+
+        Raises:
+            SoundError: a sound cannot be read.
+            OptionError: weights that are none, not allowed, or sum to zero.
+        """
+        from s2v_cli.audio.mixdown import mix_sounds
+        from s2v_cli.audio.tracks import MixOptions, as_tracks, sweep_weights
+
+        mixed = mix_sounds(
+            as_tracks(tracks),
+            sample_rate=self.sound_encoder.sample_rate,
+            window_s=self.sound_encoder.window_s,
+            options=hear or SoundOptions(),
+            mixing=mixing or MixOptions(),
+            sweep=None if sweep is None else sweep_weights(sweep),
+        )
+        heard = [self.encode_sound(sound).embedding for sound in mixed.sounds]
+        if sweep is None:
+            return self.generate_from_embedding(heard[0], options)
+        return self.generate_strip(torch.stack(heard), options)
+
+    def interpolate(
+        self,
+        image: Tensor | str | os.PathLike[str] | Image,
+        sound: Tensor | str | os.PathLike[str] | Sound,
+        weights: Sequence[float] = (0.5,),
+        *,
+        photo: PhotoOptions | None = None,
+        options: GenerateOptions | None = None,
+    ) -> list[Picture]:
+        """Make a picture for each weight of a photo, 1, against a sound, 0 (§5.2, Fig. 11).
+
+        Args:
+            image: z^V [D], or a photo, which other modes than `latent` need.
+            sound: z^A [D], or a sound.
+            weights: the photo's shares.
+            photo: how the two become one picture.
+            options: their seed is that of every picture; count is not used.
+
+        Raises:
+            PictureError, SoundError: the photo or the sound cannot be read.
+            OptionError: a weight outside 0 to 1, or a mode that the generator does not have.
+        """
+        from s2v_cli.photo import PhotoOptions, draw_with_photo
+
+        return draw_with_photo(self, image, sound, weights, photo or PhotoOptions(), options)
 
     @property
     def _encoder_dtype(self) -> torch.dtype:
@@ -399,37 +481,3 @@ class Sound2Vision:
         return build_network(
             Setting(self.preset, weight, self.device, self.dtype, self.low_vram, self._weights_dir)
         )
-
-
-def _find_device(choice: str) -> torch.device:
-    available = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    if choice == "auto":
-        return torch.device(next(name for name, there in available.items() if there))
-    if not available.get(choice, False):
-        names = ", ".join(name for name, there in available.items() if there)
-        raise DeviceError(f"device is {choice!r}; this machine has: {names} (or auto).")
-    return torch.device(choice)
-
-
-def _find_dtype(choice: str, device: torch.device, preset: Preset) -> torch.dtype:
-    if choice == "auto":  # small models gain nothing from half precision
-        return torch.float16 if device.type == "cuda" and preset.assets else torch.float32
-    if choice not in _DTYPES:
-        raise DeviceError(f"dtype is {choice!r}; allowed: auto, {', '.join(_DTYPES)}.")
-    if choice == "float16" and device.type == "cpu":
-        raise DeviceError("dtype is 'float16'; on the CPU allowed: auto, float32, bfloat16.")
-    return _DTYPES[choice]
-
-
-def _to_tensor(image: Image) -> Tensor:
-    """The centre square of a picture as float32 [3, S, S] in [-1, 1]."""
-    import numpy as np
-
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    pixels = np.asarray(image.crop((left, top, left + side, top + side)), dtype=np.float32)
-    return torch.from_numpy(pixels / 127.5 - 1).permute(2, 0, 1).contiguous()

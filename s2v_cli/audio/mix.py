@@ -1,6 +1,8 @@
-"""Level and length of a sound."""
+"""Level and length of sounds, and their sum."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -42,3 +44,26 @@ def tile(wave: Wave, length: int) -> Wave:
     if length < 0:
         raise ValueError(f"length is {length}; allowed: 0 or more samples.")
     return np.resize(wave, length)
+
+
+def sum_waves(waves: Wave, gains: Sequence[float]) -> Wave:
+    """Sum waves [K, ...] with linear gains (§5.1, Fig. 9-10); nothing is clipped.
+
+    Args:
+        waves: float32 [K, ...], at one sample rate.
+        gains: K factors; a wave of gain 0 is left out.
+
+    Returns:
+        float32 [...]; the sum is taken in float64. A single wave of gain 1 comes back as it is.
+
+    Raises:
+        ValueError: another number of gains than of waves.
+    """
+    if len(waves) != len(gains):
+        raise ValueError(f"{len(gains)} gains for {len(waves)} waves; needed: one for each.")
+    total = np.zeros(waves.shape[1:])
+    for wave, gain in zip(waves, gains, strict=True):
+        if gain:
+            total += np.multiply(wave, gain, dtype=np.float64)
+    with np.errstate(over="ignore"):
+        return np.asarray(total, np.float32)

@@ -87,10 +87,10 @@ def read_sound(
         OptionError: the part asked for lies beyond the end or holds less than two samples.
         DependencyError: the format needs an optional package or program.
     """
-    with _local_file(source) as (path, name, shown):
+    with local_file(source) as (path, name, shown):
         with closing(open_decoder(path, shown)) as decoder:
-            windows, segments = _read_windows(decoder, sample_rate, window_s, options)
-        sha256 = _sha256(path)
+            windows, segments = read_windows(decoder, sample_rate, window_s, options)
+        sha256 = sound_sha256(path)
     with np.errstate(over="ignore"):
         windows = apply_gain(windows, options.gain_db)
     if not np.isfinite(windows).all():
@@ -122,9 +122,15 @@ def find_sounds(folder: Path) -> list[Path]:
     return found
 
 
-def _read_windows(
+def read_windows(
     decoder: Decoder, sample_rate: int, window_s: float, options: SoundOptions
 ) -> tuple[Wave, tuple[tuple[float, float], ...]]:
+    """The windows [W, T] that an encoder hears of a decoder's sound, and their segments.
+
+    Raises:
+        SoundError: the decoder holds less than two samples, ends early or is damaged.
+        OptionError: the part asked for lies beyond the end or holds less than one sample.
+    """
     if decoder.length < 2:
         raise cannot_read(
             decoder.name,
@@ -167,7 +173,7 @@ def _loudest_start(decoder: Decoder, change: RateChange, start: int, end: int, l
 
 
 @contextmanager
-def _local_file(source: str | Path | BinaryIO) -> Iterator[tuple[Path, str, str]]:
+def local_file(source: str | Path | BinaryIO) -> Iterator[tuple[Path, str, str]]:
     """A regular file for any source, its name, and what messages call it."""
     if not isinstance(source, (str, Path)) or str(source) == STDIN:
         stream = sys.stdin.buffer if isinstance(source, (str, Path)) else source
@@ -207,7 +213,8 @@ def _spooled(stream: BinaryIO, shown: str) -> Iterator[Path]:
         yield path
 
 
-def _sha256(path: Path) -> str:
+def sound_sha256(path: Path) -> str:
+    """SHA-256 of a file, read in pieces."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

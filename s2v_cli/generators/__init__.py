@@ -6,6 +6,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+from s2v_cli.options import GenerateOptions
 from s2v_cli.space import EmbeddingSpace
 
 
@@ -24,5 +25,23 @@ class Generator(Protocol):
     resolution: int
 
     def __call__(self, noise: Tensor, embedding: Tensor) -> Tensor:
+        """Make image [B, 3, R, R] in [-1, 1] from noise [B, N] and embedding [B, D]."""
+        ...
+
+
+@runtime_checkable
+class Truncates(Protocol):
+    """A generator with its own way to make noise more typical."""
+
+    def truncate(self, noise: Tensor, truncation: float | None) -> Tensor:
+        """Noise [B, N] of the spread asked for; None is the model's own."""
+        ...
+
+
+@runtime_checkable
+class DrawsWithOptions(Protocol):
+    """A generator that reads options of its own, such as steps."""
+
+    def draw(self, noise: Tensor, embedding: Tensor, options: GenerateOptions) -> Tensor:
         """Make image [B, 3, R, R] in [-1, 1] from noise [B, N] and embedding [B, D]."""
         ...
