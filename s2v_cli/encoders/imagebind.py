@@ -137,7 +137,8 @@ class ImageBindAudio(nn.Module):
             SoundError: the wave is shorter than one frame of 25 ms.
         """
         clips = self.clips(wave)
-        return self.embed(self.tokens(clips.flatten(0, 1))).unflatten(0, clips.shape[:2]).mean(1)
+        heard = self.embed(self.tokens(clips.flatten(0, 1)))
+        return heard.reshape(*clips.shape[:2], -1).mean(dim=1)
 
 
 class _Stem(nn.Module):
@@ -172,12 +173,15 @@ class _Attention(nn.Module):
         query, key, value = F.linear(tokens, self.in_proj_weight, self.in_proj_bias).chunk(3, -1)
         key = torch.cat([key, self.bias_k.expand(len(key), -1, -1)], dim=1)
         value = torch.cat([value, self.bias_v.expand(len(value), -1, -1)], dim=1)
-        heard = F.scaled_dot_product_attention(*map(self._split, (query, key, value)))
+        heard = F.scaled_dot_product_attention(
+            self._split(query), self._split(key), self._split(value)
+        )
         return self.out_proj(heard.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
     def _split(self, tokens: Tensor) -> Tensor:
         """[N, L, width] -> [N, heads, L, width / heads]."""
-        return tokens.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        split: Tensor = tokens.unflatten(2, (self.heads, -1))
+        return split.transpose(1, 2)
 
 
 class _Block(nn.Module):
