@@ -8,8 +8,11 @@ import typer
 from typer.core import TyperGroup
 
 from s2v_cli import __version__
+from s2v_cli.commands.blend import blend
 from s2v_cli.commands.doctor import doctor
+from s2v_cli.commands.face import face
 from s2v_cli.commands.gen import gen
+from s2v_cli.commands.mix import mix
 from s2v_cli.commands.presets import presets
 from s2v_cli.commands.replay import PASSES_FLAGS, info, replay
 from s2v_cli.commands.train import train
@@ -60,8 +63,11 @@ def s2v(
 
 
 app.command()(gen)
+app.command()(mix)
 app.command(context_settings=PASSES_FLAGS)(replay)
 app.command()(info)
+app.command()(face)
+app.command()(blend)
 app.command()(train)
 app.add_typer(weights, name="weights", cls=_LightGroup)
 app.command()(presets)
