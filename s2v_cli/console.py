@@ -95,6 +95,16 @@ class Console:
                     total=total,
                 )
 
+    def ask(self, question: str) -> bool:
+        """Put a yes-or-no question on the terminal; progress waits meanwhile."""
+        import typer
+
+        with self._lock:
+            self._pause()
+            answer = typer.confirm(one_line(question), err=True)
+            self._resume()
+        return answer
+
     def preview(self, image: Image) -> None:
         """Show a picture in the terminal, two pixels a character."""
         from rich.console import Console as RichConsole

@@ -21,6 +21,7 @@ from s2v_cli.networks import Setting, build_network
 from s2v_cli.options import DeviceChoice, DtypeChoice, GenerateOptions, SoundOptions, WindowChoice
 from s2v_cli.presets import Preset, load_preset
 from s2v_cli.space import EmbeddingSpace, require_same_space
+from s2v_cli.weights.store import asset_sha256
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -77,7 +78,8 @@ class Sound2Vision:
         space: embedding space of its encoders and generator.
         sound_encoder: f_A.
         generator: G.
-        weights_sha256: of the preset's weight files, by role.
+        weights_sha256: of the preset's own files by role, and of the published weights that are
+            loaded by name.
     """
 
     def __init__(
@@ -93,7 +95,7 @@ class Sound2Vision:
         self.low_vram = low_vram
         self.space = preset.space
         self._weights_dir = weights_dir
-        self.weights_sha256 = {weight.role: weight.sha256 for weight in preset.weights}
+        self.weights_sha256 = {w.role: w.sha256 for w in preset.weights if w.file}
         self.sound_encoder: SoundEncoder = self._build("sound_encoder")
         self.generator: Generator = self._build("generator")
         self._image_encoder: ImageEncoder | None = None
@@ -478,6 +480,9 @@ class Sound2Vision:
     def _build(self, role: str) -> Any:
         """One network of the preset with its weights, in eval mode."""
         weight = self.preset.weight(role)
-        return build_network(
+        network = build_network(
             Setting(self.preset, weight, self.device, self.dtype, self.low_vram, self._weights_dir)
         )
+        for name in weight.assets:
+            self.weights_sha256[name] = asset_sha256(name, self._weights_dir)
+        return network

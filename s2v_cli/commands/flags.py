@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from s2v_cli.commands.asking import dialogue_of, pull_options
 from s2v_cli.console import Console
 from s2v_cli.duration import parse_duration
 from s2v_cli.errors import OptionError
@@ -281,5 +282,14 @@ def _have_weights(job: Job, roles: Sequence[str], flags: dict[str, Any], console
     needed = list(roles)
     if job.options.best_of > 1 and "image_encoder" not in needed:
         needed.append("image_encoder")
-    if not any(preset.weight(role).assets for role in needed):
+    assets = [name for role in needed for name in preset.weight(role).assets]
+    if not assets:
         return
+    from s2v_cli.networks import converters
+    from s2v_cli.weights.pull import ensure_weights
+
+    options = pull_options("auto", assets, job.weights_dir, flags["accept_licence"])
+    with console:
+        ensure_weights(
+            preset, needed, converters(), options, dialogue_of(console), yes=flags["yes"]
+        )

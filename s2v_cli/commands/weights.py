@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 
-from s2v_cli.console import Console, one_line
+from s2v_cli.commands.asking import dialogue_of, pull_options
+from s2v_cli.console import Console
 from s2v_cli.errors import OptionError
 from s2v_cli.presets import WeightRole
 
 if TYPE_CHECKING:
     from s2v_cli.weights.manifest import Manifest
-    from s2v_cli.weights.pull import Dialogue, PullOptions
 
 weights = typer.Typer(
     rich_markup_mode=None,
@@ -107,7 +106,7 @@ def pull(
 
     roles = None if everything else [*GEN_ROLES, *_roles(more or [])]
     chosen = find_assets(names, roles)
-    options = _options(variant, chosen, weights_dir, accept_licence, accept_changed)
+    options = pull_options(variant, chosen, weights_dir, accept_licence, accept_changed)
     console = Console(quiet=quiet)
     plans = plan_pull(chosen, options)
     total, disk = sum(plan.bytes for plan in plans), sum(plan.disk_bytes for plan in plans)
@@ -121,13 +120,13 @@ def pull(
         console.result(f"in all: {human_bytes(total)} ({total} bytes), disk {human_bytes(disk)}")
     if dry_run:
         return
-    dialogue = _dialogue(console)
+    dialogue = dialogue_of(console)
     if not chosen:
         console.note(f"{', '.join(names)} needs no download: its weights come with the package.")
     waiting = [plan.asset for plan in plans if plan.status != "here"]
     require_licences(waiting, accept_licence, dialogue)  # asked before there is progress to see
     with console:
-        manifests = pull_assets(chosen, converters(), options, _dialogue(console, ask=False))
+        manifests = pull_assets(chosen, converters(), options, dialogue_of(console, ask=False))
     _show(console, manifests, store.weights_root(weights_dir), as_json)
 
 
@@ -205,11 +204,11 @@ def import_files(
 
     console = Console(quiet=quiet)
     assets = [found.asset for path in paths for found in recognise(path, name)]
-    require_licences(assets, accept_licence, _dialogue(console))
-    options = _options("full", [], weights_dir, accept_licence, accept_changed)
+    require_licences(assets, accept_licence, dialogue_of(console))
+    options = pull_options("full", [], weights_dir, accept_licence, accept_changed)
     with console:
         manifests = import_weights(
-            paths, converters(), options, _dialogue(console, ask=False), name=name
+            paths, converters(), options, dialogue_of(console, ask=False), name=name
         )
     _show(console, manifests, store.weights_root(weights_dir), as_json)
 
@@ -239,7 +238,7 @@ def rm(
     chosen = [asset for asset in chosen if asset not in kept]
     plans = plan_removal(chosen, weights_dir)
     total = sum(plan.bytes for plan in plans)
-    ask = _dialogue(console).ask
+    ask = dialogue_of(console).ask
     if plans and not dry_run and not yes:
         what = f"Remove {', '.join(plan.asset for plan in plans)} ({human_bytes(total)})?"
         if ask is None:
@@ -247,7 +246,7 @@ def rm(
         if not ask(what):
             raise typer.Exit(1)
     if not dry_run:
-        plans = remove_assets(chosen, weights_dir, _dialogue(console, ask=False))
+        plans = remove_assets(chosen, weights_dir, dialogue_of(console, ask=False))
     if as_json:
         listed = [plan.as_json() for plan in plans]
         console.result(json.dumps({"assets": listed, "bytes": total}, indent=2))
@@ -256,41 +255,6 @@ def rm(
         shared = " (in the cache of the hub)" if plan.shared else ""
         console.result(f"{plan.asset}: {human_bytes(plan.bytes)} in {plan.folder}{shared}")
     console.result(f"in all: {human_bytes(total)} ({total} bytes)")
-
-
-def _dialogue(console: Console, *, ask: bool = True) -> Dialogue:
-    """Notes and progress of a console; questions where a person can answer."""
-    from s2v_cli.weights.pull import Dialogue
-
-    def confirm(question: str) -> bool:
-        return typer.confirm(one_line(question), err=True)
-
-    answers = ask and sys.stdin.isatty() and sys.stderr.isatty()
-    return Dialogue(ask=confirm if answers else None, note=console.note, progress=console.progress)
-
-
-def _options(
-    variant: Literal["auto", "full", "fp16"],
-    assets: list[str],
-    weights_dir: Path | None,
-    accept_licence: bool,
-    accept_changed: bool,
-) -> PullOptions:
-    from s2v_cli.weights.catalogue import find_asset
-    from s2v_cli.weights.pull import PullOptions
-
-    half = variant == "fp16"
-    if variant == "auto" and any("fp16" in find_asset(name).folder_bytes for name in assets):
-        import torch
-
-        half = torch.cuda.is_available()
-    return PullOptions(
-        weights_dir=weights_dir,
-        variant="fp16" if half else "full",
-        exact_variant=variant != "auto",
-        accept_licence=accept_licence,
-        accept_changed=accept_changed,
-    )
 
 
 def _roles(words: list[str]) -> list[str]:
