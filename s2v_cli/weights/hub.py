@@ -28,6 +28,8 @@ from s2v_cli.weights.fetch import (
     status_text,
 )
 
+_TOKEN = "a private repository needs HF_TOKEN"
+
 
 @dataclass(frozen=True)
 class HubFile:
@@ -249,12 +251,12 @@ def _ask_hub(repo: str, revision: str | None, options: FetchOptions) -> Listing:
             raise SourceFailed(f"{repo} has no revision {revision} any more") from None
         except RepositoryNotFoundError as error:
             status = getattr(error.response, "status_code", 404)
-            text = f"{status_text(status)}; a private repository needs HF_TOKEN"
-            raise SourceFailed(text) from None
+            raise SourceFailed(f"{status_text(status)}; {_TOKEN}") from None
         except HfHubHTTPError as error:
             status = error.response.status_code
             if status not in SOON:
-                raise SourceFailed(status_text(status)) from None
+                more = f"; {_TOKEN}" if status in (401, 403) else ""
+                raise SourceFailed(status_text(status) + more) from None
             failure = status_text(status)
         except Exception as error:  # the hub's HTTP library differs between its versions
             if "timeout" in type(error).__name__.lower():
