@@ -81,10 +81,9 @@ class ImageBindAudio(nn.Module):
 
         Attention heads are 64 wide, as in the published model; below that width there is one.
         """
-        width = tensors["class_token"].shape[-1]
-        blocks = {int(key.split(".")[1]) for key in tensors if key.startswith("blocks.")}
+        width, depth = _size(tensors)
         with torch.device("meta"):
-            return cls(width, 1 + max(blocks, default=-1))
+            return cls(width, depth)
 
     @classmethod
     def load(cls, tensors: Mapping[str, Tensor]) -> ImageBindAudio:
@@ -222,6 +221,24 @@ def published_name(key: str) -> str:
     raise KeyError(key)
 
 
+def _name_here(published: str) -> str:
+    """The key that a tensor of ImageBind's full checkpoint has here; others keep theirs."""
+    for prefix, here in RENAMED.items():
+        if published.startswith(prefix):
+            return here + published.removeprefix(prefix)
+    return published
+
+
+def _size(tensors: Mapping[str, Tensor]) -> tuple[int, int]:
+    """Width and depth of the network that tensors are of; the published ones in doubt."""
+    token = tensors.get("class_token")
+    width = token.shape[-1] if isinstance(token, Tensor) and token.ndim == 3 else WIDTH
+    if width == WIDTH:  # a lost block must not pass for a smaller model
+        return WIDTH, DEPTH
+    numbers = [key.split(".")[1] for key in tensors if key.startswith("blocks.")]
+    return width, 1 + max((int(number) for number in numbers if number.isdecimal()), default=0)
+
+
 def convert(files: Mapping[str, Path]) -> dict[str, Tensor]:
     """The audio branch of ImageBind's full checkpoint; the other five modalities are left out.
 
@@ -236,11 +253,7 @@ def convert(files: Mapping[str, Path]) -> dict[str, Tensor]:
     state = read_checkpoint(file)
     entries = state.items() if isinstance(state, Mapping) else ()
     audio = {key: value for key, value in entries if str(key).split(".")[1:2] == ["audio"]}
-    blocks = {int(key.split(".")[3]) for key in audio if key.startswith("modality_trunks.")}
-    token = audio.get(published_name("class_token"))
-    width = WIDTH if token is None else token.shape[-1]
-    # At the published width a lost block must not pass for a smaller model.
-    depth = DEPTH if width == WIDTH else 1 + max(blocks, default=0)
+    width, depth = _size({_name_here(key): value for key, value in audio.items()})
     with torch.device("meta"):
         network = ImageBindAudio(width, depth)
     names = {key: published_name(key) for key in network.state_dict()}

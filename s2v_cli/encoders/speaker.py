@@ -27,6 +27,10 @@ from s2v_cli.weights.checkpoint import read_checkpoint, require_keys
 MEL_BANDS = 80
 SPEAKER_SIZE = 256  # of the speaker embedding
 INT16_SCALE = 32_768.0  # WeSpeaker reads samples as integers
+HEAD = {
+    "fc1.weight": (CLIP_H_SPACE.dimension, SPEAKER_SIZE),
+    "fc1.bias": (CLIP_H_SPACE.dimension,),
+}
 WINDOWS: tuple[kaldi.KaldiWindow, ...] = ("povey", "hamming")
 
 
@@ -66,12 +70,13 @@ class SpeakerEncoder(nn.Module):
             window: of the filter bank; `hamming` is what WeSpeaker's ONNX example uses.
 
         Raises:
-            WeightsError: the file is missing, damaged or another kind of network.
+            WeightsError: the file is missing, damaged or another kind of network, or the head is.
             DependencyError: onnxruntime is missing.
             OptionError: unknown window.
         """
         if window not in WINDOWS:
             raise OptionError(f"window is {window!r}; allowed: {', '.join(WINDOWS)}.")
+        require_keys(head, HEAD, "the head of the speech encoder")
         session = _open_session(onnx_file)
         with torch.device("meta"):
             encoder = cls(session, window)
@@ -133,8 +138,7 @@ def convert(files: Mapping[str, Path]) -> dict[str, Tensor]:
     """
     (file,) = files.values()
     state = read_checkpoint(file)
-    size = CLIP_H_SPACE.dimension
-    require_keys(state, {"fc1.weight": (size, SPEAKER_SIZE), "fc1.bias": (size,)}, str(file))
+    require_keys(state, HEAD, str(file))
     return {key: tensor.float().contiguous().clone() for key, tensor in state.items()}
 
 

@@ -202,7 +202,9 @@ def test_a_lost_block_does_not_pass_for_a_smaller_network(tmp_path: Path) -> Non
         convert(store(state, tmp_path / "imagebind_huge.pth"))
 
 
-@pytest.mark.parametrize("change", ["missing", "extra", "shape", "other", "list", "html", "cut"])
+@pytest.mark.parametrize(
+    "change", ["missing", "extra", "token", "shape", "other", "values", "list", "html", "cut"]
+)
 def test_wrong_files_are_refused_in_one_line(
     tiny_state: dict[str, Tensor], tmp_path: Path, change: str
 ) -> None:
@@ -210,7 +212,9 @@ def test_wrong_files_are_refused_in_one_line(
     if change == "missing":
         del state["modality_heads.audio.2.weight"]
     elif change == "extra":
-        state["modality_heads.audio.3.weight"] = torch.zeros(2)
+        state["modality_trunks.audio.blocks.last.weight"] = torch.zeros(2)
+    elif change == "token":
+        state["modality_preprocessors.audio.cls_token"] = torch.zeros(())
     elif change == "shape":
         key = "modality_trunks.audio.blocks.1.mlp.fc1.weight"
         state[key] = state[key][:, :64].clone()
@@ -219,6 +223,8 @@ def test_wrong_files_are_refused_in_one_line(
     files = store(state, file)
     if change == "list":
         torch.save([torch.zeros(2)], file)
+    elif change == "values":
+        torch.save({key: 1.0 for key in state}, file)
     elif change == "html":
         file.write_text("<!DOCTYPE html><html><title>Too many users</title></html>")
     elif change == "cut":

@@ -282,3 +282,8 @@ def test_wrong_heads_are_refused(head: dict[str, Tensor], tmp_path: Path) -> Non
         with pytest.raises(WeightsError) as caught:
             convert({file.name: file})
         assert str(file) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_another_head_is_refused_when_loading(network: Path, head: dict[str, Tensor]) -> None:
+    with pytest.raises(WeightsError, match=r"head of the speech encoder"):
+        SpeakerEncoder.load(network, {**head, "fc1.bias": torch.zeros(2048)})
