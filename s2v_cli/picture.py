@@ -286,12 +286,15 @@ def parameters_line(record: dict[str, Any]) -> str:
     """One line for people and for programs that show a picture's `parameters`."""
     options = {**record.get("sound_options", {}), **record.get("generate_options", {})}
     width, height = record.get("size", (0, 0))
+    gains = record.get("gains_db") or [options.get("gain_db", 0)]
+    photos = "; ".join(str(picture.get("source")) for picture in record.get("pictures", []))
     fields = {
         "Sound": "; ".join(str(sound.get("source")) for sound in record.get("sounds", [])),
+        "Photo": photos or None,
         "Seed": record.get("seed"),
         "Size": f"{width}x{height}",
         "Model": record.get("preset"),
-        "Gain": f"{options.get('gain_db', 0):g} dB",
+        "Gain": " to ".join(f"{gain:g}" for gain in dict.fromkeys((gains[0], gains[-1]))) + " dB",
         "Truncation": options.get("truncation"),
         "Best of": options.get("best_of"),
         "Version": f"s2v {record.get('versions', {}).get('s2v')}",

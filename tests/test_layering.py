@@ -27,7 +27,7 @@ LAYERS = [
     {"job"},
     {"frames"},
     {"speech"},
-    {"batch", "blend", "diagnosis", "interpolation", "mixing", "replay"},
+    {"batch", "blend", "diagnosis", "interpolation", "mixing", "replay", "volume"},
     {"training"},
     {"__main__", "app", "commands", "console"},
 ]
