@@ -10,8 +10,10 @@ from typer.core import TyperGroup
 from s2v_cli import __version__
 from s2v_cli.commands.blend import blend
 from s2v_cli.commands.doctor import doctor
+from s2v_cli.commands.edit import edit
 from s2v_cli.commands.face import face
 from s2v_cli.commands.gen import gen
+from s2v_cli.commands.interp import interp
 from s2v_cli.commands.mix import mix
 from s2v_cli.commands.presets import presets
 from s2v_cli.commands.replay import PASSES_FLAGS, info, replay
@@ -64,8 +66,10 @@ def s2v(
 
 app.command()(gen)
 app.command()(mix)
+app.command()(interp)
 app.command(context_settings=PASSES_FLAGS)(replay)
 app.command()(info)
+app.command()(edit)
 app.command()(face)
 app.command()(blend)
 app.command()(train)
