@@ -1,4 +1,4 @@
-"""`s2v gen` over several sounds: names planned first, then pictures one by one with records."""
+"""`s2v gen` and `s2v face` over several sounds: names planned, then pictures one by one."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from s2v_cli.job import Job, Listener, Made, hearing_flags, note_oddities, sound
 from s2v_cli.options import GenerateOptions, SoundOptions, as_record
 from s2v_cli.outputs import check_sheet, plan_outputs
 from s2v_cli.presets import Preset, load_preset
+from s2v_cli.speech import note_strange_voice, read_speech
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -25,19 +26,23 @@ CHUNK = 8  # pictures drawn before they are written: bounds memory, and what Ctr
 
 @dataclass(frozen=True)
 class Batch:
-    """What `s2v gen` is asked to make.
+    """What `s2v gen` or `s2v face` is asked to make.
 
     Attributes:
         sources: sound files, or `-` for standard input.
         job: everything but the sounds.
         sound_options: which part of each sound is heard.
         grid: whether all pictures go on one contact sheet, of several sounds a row each.
+        speech: whether the sounds are speech, for the speech encoder.
+        any_sound: whether speech may be a sound without a voice.
     """
 
     sources: Sequence[str]
     job: Job = field(default_factory=lambda: Job("gen"))
     sound_options: SoundOptions = field(default_factory=SoundOptions)
     grid: bool = False
+    speech: bool = False
+    any_sound: bool = False
 
 
 def find_sources(arguments: Sequence[str]) -> list[str]:
@@ -71,23 +76,32 @@ def draw_batch(batch: Batch, listener: Listener) -> Iterator[Made]:
     Raises:
         OptionError: two pictures would land on one file, or the contact sheet is too large.
         OutputError: a file exists or cannot be written.
-        SoundError: the only sound cannot be read.
+        SoundError: the only sound cannot be read, or holds no voice where it should be speech.
+        PresetError: the sounds are speech, but the preset has no speech encoder.
     """
     preset, job = load_preset(batch.job.preset), batch.job
+    preset.weight("speech_encoder" if batch.speech else "sound_encoder")
     plan = _plan(batch, preset)
     model: Sound2Vision | None = None
     heard: list[dict[str, Any]] = []
     cells: list[Picture] = []
     for number, source in enumerate(batch.sources):
+        if model is None and batch.speech:  # which knows how its speech encoder hears
+            listener.progress(f"Loading {preset.name}")
+            model = job.load()
         listener.progress(f"Reading {source}")
-        sound = _read(batch, preset, source, listener)
+        sound = _read(batch, preset, model, source, listener)
         if sound is None:
             continue
         if model is None:  # the first import of torch: a bad sound is told before that
             listener.progress(f"Loading {preset.name}")
             model = job.load()
-        embedding = model.encode_sound(sound)
-        note_oddities(sound, embedding, preset.name, listener)
+        if batch.speech:
+            embedding = model.encode_speech(sound)
+            note_strange_voice(sound, embedding, preset.name, listener)
+        else:
+            embedding = model.encode_sound(sound)
+            note_oddities(sound, embedding, preset.name, listener)
         heard.append(sound_record(sound, embedding))
         for offset, picture in enumerate(_pictures(batch, model, embedding, number, listener)):
             if batch.grid:
@@ -123,10 +137,15 @@ def _plan(batch: Batch, preset: Preset) -> list[list[Path]]:
     return [[Path("-")]]
 
 
-def _read(batch: Batch, preset: Preset, source: str, listener: Listener) -> Sound | None:
+def _read(
+    batch: Batch, preset: Preset, model: Sound2Vision | None, source: str, listener: Listener
+) -> Sound | None:
     from s2v_cli.audio.read import read_sound
 
     try:
+        if batch.speech:
+            assert model is not None
+            return read_speech(model, source, batch.sound_options, any_sound=batch.any_sound)
         return read_sound(
             source,
             sample_rate=preset.sample_rate,
@@ -206,7 +225,11 @@ def _record(
     arguments = batch.job.command_line(
         [sound["source"] for sound in sounds],
         str(path),
-        flags={**hearing_flags(batch.sound_options), "--grid": batch.grid},
+        flags={
+            **hearing_flags(batch.sound_options),
+            "--grid": batch.grid,
+            "--any-sound": batch.any_sound,
+        },
         options=options,
     )
     return batch.job.record(
