@@ -190,7 +190,7 @@ def _filled(module: nn.Module, tensors: Mapping[str, Tensor], setting: Setting) 
 _BUILDERS: dict[str, Callable[[Setting], Any]] = {
     "mini-sound-encoder": _module("encoders.mini_sound:MiniSoundEncoder"),
     "mini-image-encoder": _module("encoders.mini_image:MiniImageEncoder"),
-    "mini-speech-encoder": _module("encoders.mini_sound:MiniSoundEncoder"),
+    "mini-speech-encoder": _module("encoders.mini_speech:MiniSpeechEncoder"),
     "mini-generator": _module("generators.mini:MiniGenerator"),
     "sound2scene-sound-encoder": _module(
         "encoders.sound2vision_sound:Sound2SceneEncoder", like=True

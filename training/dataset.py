@@ -2,7 +2,8 @@
 
 Layout: `images/`, `faces/` and `sounds/`, each with a `SOURCES.csv` (class, file, ...; for sounds
 also esc50_fold and recording), and `sounds/image_classes.csv`, which names the photo class that
-each sound class is paired with.
+each sound class is paired with. `speech/` may be there too; its classes are those of `faces/`, and
+its `SOURCES.csv` names the speaker.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ SOUND_RATE = 16_000  # Hz
 TEST_FOLD = "4"  # ESC-50 fold
 EXTRA_PAIRS = {"wind": "mountain"}  # a fair pair that the list does not name
 UNSCORED = frozenset({"snow"})  # one recording only: trained on, never scored
+FOLDS = 5  # of the speakers
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,44 @@ def find_clips(root: Path) -> list[Clip]:
             path = root / "sounds" / row["file"]
             clips.append(Clip(name, pairs.get(name), path, recording, split))
     return clips
+
+
+def find_voices(root: Path, fold: int = 0) -> list[Clip]:
+    """All utterances below `root/speech`, split by speaker; none where there is no such folder.
+
+    A class `male_adult` is paired with the faces `face_male_adult`; `recording` is the speaker, and
+    no speaker is in two splits. Within each class and source a fifth of the speakers is test, and
+    an eighth of the others is validation, by hash; a source's only speaker is trained on.
+
+    Args:
+        root: folder of the data set.
+        fold: which fifth is test, 0 to 4; 0 is that of the bundled model.
+    """
+    if not (root / "speech").is_dir():
+        return []
+    rows = _rows(root / "speech" / "SOURCES.csv")
+    cells: dict[tuple[str, str], set[str]] = {}
+    for row in rows:
+        cells.setdefault((row["class"], row["source_repo"]), set()).add(row["speaker"])
+    splits: dict[str, Split] = {}
+    for speakers in cells.values():
+        ordered = sorted(speakers, key=hash_share)
+        test = ordered[fold::FOLDS] if len(ordered) > 1 else []
+        rest = sorted(set(ordered) - set(test), key=lambda s: hash_share(f"validation/{s}"))
+        held = set(rest[: max(1, round(len(rest) / 8))]) if len(rest) > 1 else set()
+        for speaker in rest:
+            splits[speaker] = "validation" if speaker in held else "train"
+        splits.update(dict.fromkeys(test, "test"))
+    return [
+        Clip(
+            row["class"],
+            f"face_{row['class']}",
+            root / "speech" / row["file"],
+            row["speaker"],
+            splits[row["speaker"]],
+        )
+        for row in rows
+    ]
 
 
 def load_photos(photos: Sequence[Photo], cache: Path | None = None) -> Tensor:

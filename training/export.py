@@ -12,6 +12,7 @@ from torch import nn
 
 from s2v_cli.encoders.mini_image import MiniImageEncoder
 from s2v_cli.encoders.mini_sound import MiniSoundEncoder
+from s2v_cli.encoders.mini_speech import MiniSpeechEncoder
 from s2v_cli.errors import OutputError, TrainingError
 from s2v_cli.generators.mini import MiniGenerator
 from s2v_cli.picture import write_file
@@ -56,8 +57,11 @@ def export_preset(
     sound_encoder: MiniSoundEncoder,
     image_encoder: MiniImageEncoder,
     generator: MiniGenerator,
+    speech_encoder: MiniSpeechEncoder | None = None,
 ) -> Path:
     """Write a preset that `s2v gen --preset FOLDER` loads; returns the folder.
+
+    Without a speech encoder, `s2v face` and `s2v blend` do not work with it.
 
     Raises:
         TrainingError: the folder cannot be written.
@@ -69,6 +73,8 @@ def export_preset(
         "image_encoder": image_encoder,
         "generator": generator,
     }
+    if speech_encoder is not None:
+        networks["speech_encoder"] = speech_encoder
     text = _HEAD.format(
         name=folder.name,
         title="trained here",

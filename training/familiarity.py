@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from s2v_cli.encoders.mini_sound import FAMILIES, MiniSoundEncoder
+from s2v_cli.encoders.mini_sound import MiniSoundEncoder
 from s2v_cli.training.dataset import Clip
 from s2v_cli.training.sound_stage import embed_clips
 
@@ -16,11 +16,15 @@ CALLED_FAMILIAR = 0.8  # share of the validation sounds of taught kinds that get
 
 
 def fit_familiarity(
-    encoder: MiniSoundEncoder, clips: Sequence[Clip], waves: Sequence[Tensor]
+    encoder: MiniSoundEncoder,
+    clips: Sequence[Clip],
+    waves: Sequence[Tensor],
+    called_familiar: float = CALLED_FAMILIAR,
 ) -> float:
     """Fill in the encoder's `centres` and `calibration`; returns the AUC on validation sounds.
 
-    To be called before the prior is there, since familiarity is heard without it.
+    The share `called_familiar` of the validation sounds of taught kinds will get no warning. To be
+    called before the prior is there, since familiarity is heard without it.
 
     Centres are the mean embeddings of each paired class's training clips. The logistic curve over
     the cosine to the nearest centre and the threshold are fitted on validation sounds, the paired
@@ -28,7 +32,7 @@ def fit_familiarity(
     """
     embedding, kept = embed_clips(encoder, clips, waves, "train")
     names = sorted({clip.sound_class for clip in clips if clip.photo_class})
-    centres = torch.zeros(max(FAMILIES, len(names)), embedding.shape[1])
+    centres = torch.zeros(max(encoder.families, len(names)), embedding.shape[1])
     for row, index in zip(embedding, kept, strict=True):
         if clips[index].photo_class:
             centres[names.index(clips[index].sound_class)] += row
@@ -36,14 +40,16 @@ def fit_familiarity(
     embedding, kept = embed_clips(encoder, clips, waves, "validation")
     paired = torch.tensor([clips[i].photo_class is not None for i in kept])
     nearest = (embedding @ encoder.centres.T).amax(dim=1)
-    encoder.calibration = fit_logistic(nearest, paired)
+    encoder.calibration = fit_logistic(nearest, paired, called_familiar)
     return rank_auc(nearest[paired], nearest[~paired])
 
 
-def fit_logistic(score: Tensor, positive: Tensor) -> Tensor:
+def fit_logistic(
+    score: Tensor, positive: Tensor, called_familiar: float = CALLED_FAMILIAR
+) -> Tensor:
     """Scale and offset of a logistic curve over score [N], and the threshold: [3].
 
-    The share `CALLED_FAMILIAR` of the positives lies above the threshold.
+    The share `called_familiar` of the positives lies above the threshold.
     """
     weight = torch.where(positive, 0.5 / positive.sum(), 0.5 / (~positive).sum()).double()
     values = torch.stack([score.double(), torch.ones(len(score)).double()], dim=1)
@@ -56,7 +62,7 @@ def fit_logistic(score: Tensor, positive: Tensor) -> Tensor:
         step = torch.linalg.solve(curvature + 1e-4 * torch.eye(2).double(), gradient)
         parameters = parameters - step
     share = torch.sigmoid(values @ parameters)
-    threshold = torch.quantile(share[positive], 1 - CALLED_FAMILIAR)
+    threshold = torch.quantile(share[positive], 1 - called_familiar)
     return torch.tensor([parameters[0], parameters[1], threshold], dtype=torch.float32)
 
 

@@ -13,11 +13,12 @@ from torch import nn
 
 from s2v_cli.encoders.mini_image import MiniImageEncoder
 from s2v_cli.encoders.mini_sound import MiniSoundEncoder
+from s2v_cli.encoders.mini_speech import MiniSpeechEncoder
 from s2v_cli.errors import TrainingError
 from s2v_cli.generators.mini import SHIFT, STEPS, MiniGenerator
 from s2v_cli.generators.mini_codec import LatentDecoder, LatentEncoder
 from s2v_cli.generators.mini_flow import LatentFlow
-from s2v_cli.training.bridge import fit_bridge, fit_prior
+from s2v_cli.training.bridge import fit_bridge, fit_prior, fit_speech_bridge, fit_speech_prior
 from s2v_cli.training.codec_stage import CodecStage, DrawLatents
 from s2v_cli.training.dataset import Photo, find_clips, find_photos, load_photos, load_waves
 from s2v_cli.training.export import export_preset
@@ -28,6 +29,8 @@ from s2v_cli.training.latents import CropTable, encode_crops
 from s2v_cli.training.loop import run_stage
 from s2v_cli.training.recipe import Recipe
 from s2v_cli.training.sound_stage import SoundStage
+from s2v_cli.training.speech_stage import CALLED_SPEECH, SpeechStage
+from s2v_cli.training.voices import find_speech
 
 Progress = Callable[[str, int, int, dict[str, float]], None]
 STAGES = (
@@ -38,6 +41,7 @@ STAGES = (
     "distil",
     "sound_encoder",
     "polish",
+    "speech_encoder",
 )
 
 
@@ -45,7 +49,8 @@ class Run:
     """One training run in a folder; every stage goes on from its checkpoint.
 
     Args:
-        data: folder with `images/`, `faces/` and `sounds/` as in `training.dataset`.
+        data: folder with `images/`, `faces/` and `sounds/` as in `training.dataset`; where it has
+            no `speech/`, the preset gets no speech encoder.
         folder: where checkpoints, logs and the finished preset go.
         recipe: of the stages.
         progress: called with stage, step, steps and figures.
@@ -63,22 +68,27 @@ class Run:
             raise TrainingError(f"Cannot make the folder {folder}: {error.strerror}.") from None
         self.photos = find_photos(data)
         self.pixels = load_photos(self.photos, folder / "cache")
+        self.speech = find_speech(data)
 
     def train(self) -> Path:
         """Run all stages and export; returns the preset's folder."""
-        for name in STAGES:
-            self.recipe.stage(name)  # a missing table is found before hours of work
+        for name in STAGES:  # a missing table is found before hours of work
+            if self.speech or name != "speech_encoder":
+                self.recipe.stage(name)
         image_encoder = self.image_encoder()
         codec = self.codec(image_encoder)
         train, validation = self.tables(image_encoder, cast(LatentEncoder, codec["encoder"]))
         flow = self.flow(train, validation)
         sound_encoder = self.sound_encoder(train)
+        speech_encoder = self.speech_encoder(train) if self.speech else None
         decoder = self.polish(image_encoder, codec, flow, train)
         generator = MiniGenerator()
         generator.flow.load_state_dict(flow.state_dict())
         generator.decoder.load_state_dict(decoder.state_dict())
         generator.encoder.load_state_dict(codec["encoder"].state_dict())
-        return export_preset(self.folder / "preset", sound_encoder, image_encoder, generator)
+        return export_preset(
+            self.folder / "preset", sound_encoder, image_encoder, generator, speech_encoder
+        )
 
     def _stage_seed(self, name: str) -> int:
         return self.recipe.seed + STAGES.index(name)
@@ -171,6 +181,20 @@ class Run:
         fit_bridge(encoder, stage)
         fit_familiarity(encoder, clips, waves)
         fit_prior(encoder, stage)
+        return encoder
+
+    def speech_encoder(self, table: CropTable) -> MiniSpeechEncoder:
+        """Stage `speech_encoder`, with its bridge, prior and familiarity fitted."""
+        waves = load_waves(self.speech, self.folder / "cache")
+        options = self.recipe.stage("speech_encoder")
+        with _seeded(self._stage_seed("speech_encoder")):
+            stage = SpeechStage(self.speech, waves, table, options)
+        seed = self._stage_seed("speech_encoder")
+        averages = run_stage(stage, options, self.folder, seed, self.progress)
+        encoder = cast(MiniSpeechEncoder, averages["encoder"])
+        fit_speech_bridge(encoder, stage)
+        fit_familiarity(encoder, self.speech, waves, CALLED_SPEECH)
+        fit_speech_prior(encoder, stage)
         return encoder
 
 

@@ -96,7 +96,7 @@ class SoundStage:
         self.photo_group = torch.tensor([table.names.index(photo_of[c] or "") for c in self.pairs])
         # Each recording of a class counts the same, however many clips were cut from it.
         self.recordings = {
-            name: _by_recording(clips, members)
+            name: by_recording(clips, members)
             for name, members in [*self.train.items(), *self.unpaired.items()]
         }
         self.modules: dict[str, nn.Module] = {"encoder": MiniSoundEncoder()}
@@ -114,13 +114,13 @@ class SoundStage:
         `RATE_OCTAVES` faster or slower.
         """
         recordings = self.recordings[name]
-        members = recordings[_draw(len(recordings), generator)]
-        wave = self.waves[members[_draw(len(members), generator)]]
+        members = recordings[draw(len(recordings), generator)]
+        wave = self.waves[members[draw(len(members), generator)]]
         octaves = RATE_OCTAVES * (2 * float(torch.rand((), generator=generator)) - 1)
         needed = round(SAMPLES * 2**octaves)
         if len(wave) < needed:
             wave = wave.repeat(-(-needed // len(wave)))
-        starts = [_draw(len(wave) - needed + 1, generator) for _ in range(2)]
+        starts = [draw(len(wave) - needed + 1, generator) for _ in range(2)]
         windows = torch.stack([wave[start : start + needed] for start in starts])
         loudest = windows[int(windows.square().sum(dim=1).argmax())]
         window = F.interpolate(loudest[None, None], SAMPLES, mode="linear")[0, 0]
@@ -163,7 +163,7 @@ class SoundStage:
         level = QUIETEST_DBFS - 5 + share * (LOUDEST_DBFS - QUIETEST_DBFS + 10)
         gain = 10 ** ((level - level_of(sounds)) / 20)
         spectrogram = log_mel(sounds * gain[:, None], SAMPLES)
-        spectrogram = _mask(_filter(spectrogram, generator), generator)
+        spectrogram = mask(filter_bands(spectrogram, generator), generator)
         if not self.hear_level:
             spectrogram = hide_level(spectrogram)
         crop = self.table.at_zoom(
@@ -249,18 +249,20 @@ def loudest_window(wave: Tensor, samples: int) -> Tensor:
     return wave[best : best + samples]
 
 
-def _draw(count: int, generator: torch.Generator) -> int:
+def draw(count: int, generator: torch.Generator) -> int:
+    """A random index below `count`."""
     return int(torch.randint(count, (), generator=generator))
 
 
-def _by_recording(clips: Sequence[Clip], members: Tensor) -> list[list[int]]:
+def by_recording(clips: Sequence[Clip], members: Tensor) -> list[list[int]]:
+    """The clips of each recording among `members`."""
     groups: dict[str, list[int]] = {}
     for index in members.tolist():
         groups.setdefault(clips[index].recording, []).append(index)
     return list(groups.values())
 
 
-def _filter(spectrogram: Tensor, generator: torch.Generator) -> Tensor:
+def filter_bands(spectrogram: Tensor, generator: torch.Generator) -> Tensor:
     """Add a smooth random curve over the mel bands to log-mels [B, 1, 64, frames]."""
     count, _, rows, _ = spectrogram.shape
     points = torch.randn(count, 1, FILTER_POINTS, generator=generator) * FILTER_DB / SPREAD_DB
@@ -268,7 +270,7 @@ def _filter(spectrogram: Tensor, generator: torch.Generator) -> Tensor:
     return spectrogram + (curve - curve.mean(dim=2, keepdim=True))[..., None]
 
 
-def _mask(spectrogram: Tensor, generator: torch.Generator) -> Tensor:
+def mask(spectrogram: Tensor, generator: torch.Generator) -> Tensor:
     """SpecAugment (Park et al., 2019): blank two bands of up to 12 rows and 30 frames each."""
     count, _, rows, frames = spectrogram.shape
     fill = spectrogram.mean(dim=(1, 2, 3))[:, None, None, None]

@@ -24,6 +24,13 @@ class MiniSoundEncoder(nn.Module):
     sample_rate = filterbank.SAMPLE_RATE
     window_s = 5.0
 
+    # What a network for other sounds than these has in another size.
+    stem_width = STEM
+    widths: tuple[int, ...] = WIDTHS
+    families = FAMILIES
+    prototype_count = PROTOTYPES
+    prior_temperature = PRIOR_TEMPERATURE
+
     bridge: Tensor
     bridge_offset: Tensor
     prototypes: Tensor
@@ -34,11 +41,13 @@ class MiniSoundEncoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Sequential(
-            nn.Conv2d(1, STEM, 5, 2, 2, bias=False), nn.BatchNorm2d(STEM), nn.ReLU()
+            nn.Conv2d(1, self.stem_width, 5, 2, 2, bias=False),
+            nn.BatchNorm2d(self.stem_width),
+            nn.ReLU(),
         )
         blocks: list[nn.Module] = []
-        inputs = STEM
-        for width, depth in zip(WIDTHS, DEPTHS, strict=True):
+        inputs = self.stem_width
+        for width, depth in zip(self.widths, DEPTHS, strict=True):
             for block in range(depth):
                 blocks.append(ResidualBlock(inputs, width, 1 if block else 2))
                 inputs = width
@@ -50,11 +59,11 @@ class MiniSoundEncoder(nn.Module):
         self.register_buffer("bridge_offset", torch.zeros(self.space.dimension))
         # A small prior: most sounds could be several things, and the mean of several kinds of
         # photos is no photo. So an embedding is drawn towards the kinds that it lies nearest to.
-        self.register_buffer("prototypes", torch.zeros(PROTOTYPES, self.space.dimension))
+        self.register_buffer("prototypes", torch.zeros(self.prototype_count, self.space.dimension))
         self.register_buffer("prior_share", torch.zeros(()))
         # Mean sound embeddings of the taught kinds, and what turns the distance to the nearest
         # of them into a familiarity (scale, offset, threshold); filled in by training.
-        self.register_buffer("centres", torch.zeros(FAMILIES, self.space.dimension))
+        self.register_buffer("centres", torch.zeros(self.families, self.space.dimension))
         self.register_buffer("calibration", torch.tensor([1.0, 0.0, 0.0]))
 
     @property
@@ -83,7 +92,7 @@ class MiniSoundEncoder(nn.Module):
     def _draw_to_prototypes(self, embedding: Tensor) -> Tensor:
         """Move unit embeddings [B, 256] by `prior_share` towards likely photo embeddings."""
         prototypes = self.prototypes.float()
-        likely = (embedding @ prototypes.T / PRIOR_TEMPERATURE).softmax(dim=-1) @ prototypes
+        likely = (embedding @ prototypes.T / self.prior_temperature).softmax(dim=-1) @ prototypes
         share = self.prior_share.float()
         return F.normalize(torch.lerp(embedding, F.normalize(likely, dim=-1), share), dim=-1)
 

@@ -114,7 +114,7 @@ def test_a_sound_behind_another_is_softer_within_the_range(
 
 def test_filters_change_the_colour_and_keep_the_mean() -> None:
     spectrogram = torch.randn(3, 1, 64, 20, generator=torch.Generator().manual_seed(0))
-    changed = sound_stage._filter(spectrogram, torch.Generator().manual_seed(1))
+    changed = sound_stage.filter_bands(spectrogram, torch.Generator().manual_seed(1))
     curve = changed - spectrogram
     assert torch.allclose(curve, curve[..., :1].expand_as(curve), atol=1e-5)
     assert curve.mean(dim=2).abs().max() < 1e-5
@@ -124,7 +124,7 @@ def test_filters_change_the_colour_and_keep_the_mean() -> None:
 
 def test_masks_blank_bands_of_rows_and_frames() -> None:
     spectrogram = torch.randn(8, 1, 64, 200, generator=torch.Generator().manual_seed(0))
-    masked = sound_stage._mask(spectrogram, torch.Generator().manual_seed(1))
+    masked = sound_stage.mask(spectrogram, torch.Generator().manual_seed(1))
     blank = masked == spectrogram.mean(dim=(1, 2, 3), keepdim=True)
     assert torch.equal(masked[~blank], spectrogram[~blank])
     rows, frames = blank.all(dim=3).sum(dim=2), blank.all(dim=2).sum(dim=2)
