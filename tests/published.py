@@ -217,3 +217,77 @@ def write_icgan_targz(
                 stream.seek(0)
                 archive.addfile(member, stream)
     return path
+
+
+SPEAKER_PROJECTION = np.random.default_rng(2).normal(0, 0.1, (160, 256)).astype(np.float32)
+
+
+def write_speaker_onnx(
+    file: Path, *, bands: int = 80, size: int = 256, rank: int = 3, outputs: int = 1
+) -> Path:
+    """Mean and deviation over time, projected: what WeSpeaker's last layers do.
+
+    The deviation is the unbiased one, as there: of a single frame it is not a number.
+    """
+    import onnx
+
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    frames = ["B", "T", bands] if rank == 3 else ["B", "T"]
+    nodes = [
+        helper.make_node("ReduceMean", ["feats"], ["mean"], axes=[1], keepdims=1),
+        helper.make_node("Sub", ["feats", "mean"], ["centred"]),
+        helper.make_node("Mul", ["centred", "centred"], ["squared"]),
+        helper.make_node("ReduceSum", ["squared", "axis"], ["energy"], keepdims=1),
+        helper.make_node("Shape", ["feats"], ["sizes"]),
+        helper.make_node("Gather", ["sizes", "axis"], ["frames"]),
+        helper.make_node("Cast", ["frames"], ["count"], to=kind),
+        helper.make_node("Sub", ["count", "one"], ["freedom"]),
+        helper.make_node("Div", ["energy", "freedom"], ["variance"]),
+        helper.make_node("Sqrt", ["variance"], ["deviation"]),
+        helper.make_node("Concat", ["mean", "deviation"], ["pooled"], axis=2),
+        helper.make_node("Squeeze", ["pooled", "axis"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "projection"], ["embs"]),
+    ]
+    constants = {
+        "projection": np.resize(SPEAKER_PROJECTION, (2 * bands, size)),
+        "axis": np.array([1], dtype=np.int64),
+        "one": np.array([1], dtype=np.float32),
+    }
+    if rank != 3:
+        nodes = [helper.make_node("MatMul", ["feats", "projection"], ["embs"])]
+        constants = {"projection": np.ones((bands, size), dtype=np.float32)}
+    results = [helper.make_tensor_value_info("embs", kind, ["B", size])]
+    if outputs == 2:  # as networks with two embeddings have; the last one counts
+        nodes.append(helper.make_node("Neg", ["embs"], ["first"]))
+        results.insert(0, helper.make_tensor_value_info("first", kind, ["B", size]))
+    graph = helper.make_graph(
+        nodes,
+        "speaker",
+        [helper.make_tensor_value_info("feats", kind, frames)],
+        results,
+        [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    opset = helper.make_opsetid("", 14)
+    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=8), str(file))
+    return file
+
+
+def write_face_head(path: Path) -> Path:
+    """`sound2vision_face.pth`: a raw state dict of one linear layer."""
+    torch.save(rule_state({"fc1.weight": (1024, 256), "fc1.bias": (1024,)}), path)
+    return path
+
+
+def write_imagebind(path: Path, width: int = 128, depth: int = 2) -> Path:
+    """`imagebind_huge.pth`: the audio branch, with scraps of the other modalities."""
+    from s2v_cli.encoders.imagebind import ImageBindAudio, published_name
+
+    with torch.device("meta"):
+        network = ImageBindAudio(width, depth)
+    shapes: dict[str, Shape] = {
+        published_name(key): tuple(value.shape) for key, value in network.state_dict().items()
+    }
+    shapes["modality_preprocessors.vision.cls_token"] = (1, 1, 1280)
+    shapes["modality_heads.imu.3.weight"] = (1024, 512)
+    torch.save(rule_state(shapes), path)
+    return path

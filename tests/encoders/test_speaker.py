@@ -21,65 +21,17 @@ from s2v_cli.encoders import SoundEncoder
 from s2v_cli.encoders.speaker import SpeakerEncoder, convert
 from s2v_cli.errors import DependencyError, OptionError, SoundError, WeightsError
 from s2v_cli.space import CLIP_H_SPACE
+from tests.published import SPEAKER_PROJECTION, write_speaker_onnx
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 REFERENCE = Path(__file__).parents[1] / "fixtures" / "reference"
-PROJECTION = np.random.default_rng(2).normal(0, 0.1, (160, 256)).astype(np.float32)
-
-
-def write_network(
-    file: Path, *, bands: int = 80, size: int = 256, rank: int = 3, outputs: int = 1
-) -> Path:
-    """Mean and deviation over time, projected: what WeSpeaker's last layers do.
-
-    The deviation is the unbiased one, as there: of a single frame it is not a number.
-    """
-    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
-    frames = ["B", "T", bands] if rank == 3 else ["B", "T"]
-    nodes = [
-        helper.make_node("ReduceMean", ["feats"], ["mean"], axes=[1], keepdims=1),
-        helper.make_node("Sub", ["feats", "mean"], ["centred"]),
-        helper.make_node("Mul", ["centred", "centred"], ["squared"]),
-        helper.make_node("ReduceSum", ["squared", "axis"], ["energy"], keepdims=1),
-        helper.make_node("Shape", ["feats"], ["sizes"]),
-        helper.make_node("Gather", ["sizes", "axis"], ["frames"]),
-        helper.make_node("Cast", ["frames"], ["count"], to=kind),
-        helper.make_node("Sub", ["count", "one"], ["freedom"]),
-        helper.make_node("Div", ["energy", "freedom"], ["variance"]),
-        helper.make_node("Sqrt", ["variance"], ["deviation"]),
-        helper.make_node("Concat", ["mean", "deviation"], ["pooled"], axis=2),
-        helper.make_node("Squeeze", ["pooled", "axis"], ["flat"]),
-        helper.make_node("MatMul", ["flat", "projection"], ["embs"]),
-    ]
-    constants = {
-        "projection": np.resize(PROJECTION, (2 * bands, size)),
-        "axis": np.array([1], dtype=np.int64),
-        "one": np.array([1], dtype=np.float32),
-    }
-    if rank != 3:
-        nodes = [helper.make_node("MatMul", ["feats", "projection"], ["embs"])]
-        constants = {"projection": np.ones((bands, size), dtype=np.float32)}
-    results = [helper.make_tensor_value_info("embs", kind, ["B", size])]
-    if outputs == 2:  # as networks with two embeddings have; the last one counts
-        nodes.append(helper.make_node("Neg", ["embs"], ["first"]))
-        results.insert(0, helper.make_tensor_value_info("first", kind, ["B", size]))
-    graph = helper.make_graph(
-        nodes,
-        "speaker",
-        [helper.make_tensor_value_info("feats", kind, frames)],
-        results,
-        [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()],
-    )
-    opset = helper.make_opsetid("", 14)
-    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=8), str(file))
-    return file
 
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_network(tmp_path_factory.mktemp("speaker") / "voxceleb_resnet221_LM.onnx")
+    return write_speaker_onnx(tmp_path_factory.mktemp("speaker") / "voxceleb_resnet221_LM.onnx")
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +93,7 @@ def test_the_network_is_run_on_the_bands(
     bands = encoder.bands(probe)[0].numpy().astype(np.float64)
     pooled = np.concatenate([bands.mean(axis=0), bands.std(axis=0, ddof=1)])
     speaker = encoder.speaker(probe)
-    assert np.abs(speaker[0].numpy() - pooled @ PROJECTION).max() < 1e-3
+    assert np.abs(speaker[0].numpy() - pooled @ SPEAKER_PROJECTION).max() < 1e-3
     embedding = encoder(probe)
     assert embedding.shape == (1, 1024) and embedding.dtype == torch.float32
     expected = speaker @ head["fc1.weight"].T + head["fc1.bias"]
@@ -151,7 +103,7 @@ def test_the_network_is_run_on_the_bands(
 def test_the_last_output_counts(
     head: dict[str, Tensor], encoder: SpeakerEncoder, probe: Tensor, tmp_path: Path
 ) -> None:
-    double = SpeakerEncoder.load(write_network(tmp_path / "two.onnx", outputs=2), head)
+    double = SpeakerEncoder.load(write_speaker_onnx(tmp_path / "two.onnx", outputs=2), head)
     assert torch.equal(double.speaker(probe), encoder.speaker(probe))
 
 
@@ -209,11 +161,11 @@ def test_wrong_network_files_are_refused_in_one_line(
     elif damage == "folder":
         file.mkdir()
     elif damage == "bands":
-        write_network(file, bands=64)
+        write_speaker_onnx(file, bands=64)
     elif damage == "size":
-        write_network(file, size=192)
+        write_speaker_onnx(file, size=192)
     elif damage == "rank":
-        write_network(file, rank=2)
+        write_speaker_onnx(file, rank=2)
     with pytest.raises(WeightsError, match=r"s2v weights pull") as caught:
         SpeakerEncoder.load(file, head)
     assert "\n" not in str(caught.value) and str(file) in str(caught.value)
@@ -234,7 +186,7 @@ def test_a_network_that_fails_while_running_is_a_weights_error(
         [helper.make_tensor_value_info("embs", kind, ["B", 256])],
         [
             onnx.numpy_helper.from_array(np.array([1, 160], dtype=np.int64), "shape"),
-            onnx.numpy_helper.from_array(PROJECTION, "projection"),
+            onnx.numpy_helper.from_array(SPEAKER_PROJECTION, "projection"),
         ],
     )
     opset = helper.make_opsetid("", 14)
