@@ -98,7 +98,8 @@ def draw_interpolation(asked: Interpolation, listener: Listener) -> Iterator[Mad
     require_ability(preset, "interp" if mode == "latent" else mode)
     walk = _walk(asked)
     plan = _plan(asked) if walk is None else walk.plan(asked.sound_options.window)
-    photo, photo_said = read_picture(asked.photo), picture_record(asked.photo)
+    photo = read_picture(asked.photo, listener.note)
+    photo_said = picture_record(asked.photo)
     listener.progress(f"Reading {asked.sound}")
     sound = read_sound(
         asked.sound,

@@ -9,7 +9,8 @@ import json
 import math
 import os
 import secrets
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,28 +69,72 @@ def stretch_contrast(image: Tensor) -> Tensor:
     return (image - low) / (high - low) * 2 - 1
 
 
-def read_picture(path: str | os.PathLike[str]) -> Image.Image:
+def read_picture(
+    path: str | os.PathLike[str], note: Callable[[str], None] | None = None
+) -> Image.Image:
     """Read a picture as RGB, turned as its Exif orientation says, transparency on white.
+
+    Of an animated picture the first frame is read. Sixteen bits a channel become eight.
+
+    Args:
+        path: the file.
+        note: told, in one line, what a person should know, for example of an animated picture.
 
     Raises:
         PictureError: missing, not a picture, damaged or too large.
     """
     try:
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)
-            if image.has_transparency_data:
-                layer = image.convert("RGBA")
-                ground = Image.new("RGBA", layer.size, (255, 255, 255, 255))
-                image = Image.alpha_composite(ground, layer)
-            return image.convert("RGB")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's own doubts, such as a size that it permits
+            image, frames = _read_upright(path)
     except FileNotFoundError:
         raise PictureError(f"No picture at {str(path)!r}.") from None
     except UnidentifiedImageError:
         raise PictureError(f"{str(path)!r} is not a picture that s2v can read.") from None
-    except Image.DecompressionBombError as error:
-        raise PictureError(f"{str(path)!r} is too large: {error}") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        raise PictureError(f"Cannot read the picture {str(path)!r}: {error}") from error
+    except Image.DecompressionBombError:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
+        raise PictureError(
+            f"{str(path)!r} is too large; allowed: up to {limit} million pixels. Scale it down."
+        ) from None
+    except MemoryError:
+        raise PictureError(f"{str(path)!r} is too large for the memory. Scale it down.") from None
+    except Exception as error:  # a damaged file can raise anything in a decoder
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise PictureError(f"Cannot read the picture {str(path)!r}: {reason}.") from error
+    if frames > 1 and note is not None:
+        note(f"{path} holds {frames} pictures; the first is seen.")
+    return image
+
+
+def _read_upright(path: str | os.PathLike[str]) -> tuple[Image.Image, int]:
+    """A picture as RGB, and how many the file holds."""
+    with Image.open(path) as file:
+        # The other pictures in a phone's MPO are views for depth: nothing to tell of.
+        frames = 1 if file.format == "MPO" else int(getattr(file, "n_frames", 1))
+        file.seek(0)
+        image = ImageOps.exif_transpose(file)
+        if image.mode[:1] in ("I", "F"):
+            return _eight_bits(image).convert("RGB"), frames
+        if image.has_transparency_data:
+            layer = image.convert("RGBA")
+            ground = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+            image = Image.alpha_composite(ground, layer)
+        return image.convert("RGB"), frames
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """A grey picture of 16 bits, integers or floats as one of 8 bits, which Pillow would clip.
+
+    White is 65535 for 16 bits; for others the smallest of 1 (floats), 255 and 65535 that no
+    pixel exceeds, or the brightest pixel.
+    """
+    import numpy as np
+
+    pixels = np.nan_to_num(np.asarray(image, dtype=np.float64))
+    brightest = float(pixels.max(initial=0))
+    first = 2 if "16" in image.mode else 0 if image.mode == "F" else 1
+    white = next((white for white in (1, 255, 65535)[first:] if brightest <= white), brightest)
+    return Image.fromarray((pixels / white * 255).round().clip(0, 255).astype(np.uint8))
 
 
 def resize(image: Image.Image, size: int) -> Image.Image:

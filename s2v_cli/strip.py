@@ -140,7 +140,7 @@ class _Strip:
         self.font_size = _font_size(min(self.picture_width, self.picture_height))
         self.line = _line_height(self.font_size)
         self.font = load_font(self.font_size)
-        self.labels = [_lines(label, self.font, self.cell) for label in labels]
+        self.labels = [_lines(label, self.font, self.cell - GAP) for label in labels]
         self.label_height = self.line * max(len(lines) for lines in self.labels)
         self.width = self.columns * (self.cell + GAP) + GAP
         self.row = self.picture_height + GAP // 2 + self.label_height + GAP
