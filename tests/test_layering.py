@@ -26,8 +26,8 @@ LAYERS = [
     {"pipeline"},
     {"job"},
     {"frames"},
-    {"speech"},
-    {"batch", "blend", "diagnosis", "interpolation", "mixing", "replay", "volume"},
+    {"editor", "inversion_file", "speech"},
+    {"batch", "blend", "diagnosis", "editing", "interpolation", "mixing", "replay", "volume"},
     {"training"},
     {"__main__", "app", "commands", "console"},
 ]
