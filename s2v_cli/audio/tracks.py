@@ -95,34 +95,39 @@ class MixOptions:
 def parse_track(text: str) -> Track:
     """Read `SOUND[:WEIGHT][@OFFSET]`.
 
-    File names may hold colons. So a file of the whole name wins; else the last `:` divides, if
-    what follows it is a weight, an offset or both. A text that is neither is told apart by what
-    is there: a file before the last colon means that its weight is wrong.
+    File names and times may hold colons. So a file of the whole name wins; else the last `:`
+    divides that has a file before it and a weight, an offset or both behind it; else, so that a
+    missing file is told by its name, the last `:` with a weight behind it.
 
     Raises:
-        OptionError: what follows the file's name is no weight.
+        OptionError: what follows the name of a file is no weight.
     """
-    if text == STDIN or os.path.exists(text) or ":" not in text:
+    if text == STDIN or os.path.exists(text):
         return Track(text)
-    source, _, specification = text.rpartition(":")
+    cuts = [index for index, letter in enumerate(text) if letter == ":"][::-1]
+    files = [cut for cut in cuts if text[:cut] == STDIN or os.path.isfile(text[:cut])]
+    for cut in (*files, *cuts):
+        track = _divided(text[:cut], text[cut + 1 :])
+        if track is not None:
+            return track
+    if files:
+        raise OptionError(
+            f"{text!r} says {text[files[0] + 1 :]!r} of {text[: files[0]]!r}; allowed: {_ALLOWED}."
+        )
+    return Track(text)
+
+
+def _divided(source: str, specification: str) -> Track | None:
+    """A track of a name and what stands behind it; None if that is neither weight nor offset."""
     found = _SPECIFICATION.fullmatch(specification.strip())
-    if (
-        not found
-        or not (found["weight"] or found["offset"])
-        or (found["db"] and not found["weight"])
-    ):
-        if source == STDIN or os.path.isfile(source):
-            raise OptionError(
-                f"{text!r} says {specification!r} of {source!r}; allowed: {_ALLOWED}."
-            )
-        return Track(text)
-    if not source:
-        raise OptionError(f"{text!r} names no sound; allowed: SOUND:WEIGHT, as in rain.wav:0.7.")
-    weight = 1.0 if found["weight"] is None else float(found["weight"])
+    if not source or not found or not (found["weight"] or found["offset"]):
+        return None
+    if found["db"] and not found["weight"]:
+        return None
     offset = found["offset"]
     return Track(
         source,
-        weight,
+        float(found["weight"] or 1),
         in_db=found["db"] is not None,
         offset_s=parse_duration(offset, f"the offset of {source!r}") if offset else 0.0,
     )
