@@ -85,12 +85,16 @@ class AvDecoder:
 
     def blocks(self, start: int, stop: int) -> Iterator[Wave]:
         """Samples start to stop: float32 [n] blocks."""
+        return map(mono, self.channels(start, stop))
+
+    def channels(self, start: int, stop: int) -> Iterator[Block]:
+        """Samples start to stop: float32 [n, channels] blocks."""
         position = start
-        for first, wave in self._decoded(start):
-            wave = wave[max(0, position - first) : max(0, stop - first)]
-            position += len(wave)
-            if len(wave):
-                yield wave
+        for first, block in self._decoded(start):
+            block = block[max(0, position - first) : max(0, stop - first)]
+            position += len(block)
+            if len(block):
+                yield block
             if position >= stop:
                 return
 
@@ -121,8 +125,8 @@ class AvDecoder:
             raise self._damaged(error) from error
         self._seekable = end_s is not None
         tail = max(0, int(((end_s or 0.0) - _TAIL_S) * self.rate))
-        for first, wave in self._decoded(tail):
-            self.length = first + len(wave)
+        for first, block in self._decoded(tail):
+            self.length = first + len(block)
         if declared_s is not None and self.length / self.rate < declared_s - _SLACK_S:
             raise cut_short(
                 self.name,
@@ -144,7 +148,7 @@ class AvDecoder:
                 end = packet.pts + packet.duration
             return None if end is None else float(end * stream.time_base) - self._origin_s
 
-    def _decoded(self, start: int) -> Iterator[tuple[int, Wave]]:
+    def _decoded(self, start: int) -> Iterator[tuple[int, Block]]:
         """Position and samples of each frame, from start or some time before it."""
         import av
 
@@ -158,13 +162,13 @@ class AvDecoder:
                 else:
                     position = 0
                 for frame in container.decode(stream):
-                    wave = mono(_samples(frame))
+                    block = _samples(frame)
                     if position is None:
                         position = round((float(frame.time or 0.0) - self._origin_s) * self.rate)
                     if frame.sample_rate != self.rate:
                         raise cannot_read(self.name, "its sample rate changes", _FORMATS)
-                    yield position, wave
-                    position += len(wave)
+                    yield position, block
+                    position += len(block)
         except av.FFmpegError as error:
             raise self._damaged(error) from error
 
@@ -208,7 +212,7 @@ class FfmpegDecoder:
         self.name = name
         self._path = path
         self._pydub = _import_pydub()
-        self._last: tuple[int, Wave] | None = None
+        self._last: tuple[int, Block] | None = None
         information = self._information()
         streams = information.get("streams")
         if not streams:
@@ -233,6 +237,10 @@ class FfmpegDecoder:
 
     def blocks(self, start: int, stop: int) -> Iterator[Wave]:
         """Samples start to stop: float32 [n] blocks."""
+        return map(mono, self.channels(start, stop))
+
+    def channels(self, start: int, stop: int) -> Iterator[Block]:
+        """Samples start to stop: float32 [n, channels] blocks."""
         size = self._piece_s * self.rate
         for index in range(start // size, -(-stop // size)):
             first = index * size
@@ -247,7 +255,7 @@ class FfmpegDecoder:
         except (ValueError, KeyError):  # ffprobe said nothing, or of a stream nothing useful
             return {}
 
-    def _piece(self, index: int) -> Wave:
+    def _piece(self, index: int) -> Block:
         if self._last is not None and self._last[0] == index:
             return self._last[1]
         self._last = None
@@ -258,7 +266,7 @@ class FfmpegDecoder:
         except self._pydub.exceptions.PydubException as error:
             raise cannot_read(self.name, "it is damaged or cut short", _FORMATS) from error
         samples = np.array(segment.get_array_of_samples()).reshape(-1, segment.channels)
-        self._last = index, mono(_scaled(samples))
+        self._last = index, _scaled(samples)
         return self._last[1]
 
 

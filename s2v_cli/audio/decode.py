@@ -48,6 +48,10 @@ class Decoder(Protocol):
         """Samples start to stop (within the length): float32 [n] blocks, mean of the channels."""
         ...
 
+    def channels(self, start: int, stop: int) -> Iterator[Block]:
+        """Samples start to stop (within the length): float32 [n, channels] blocks."""
+        ...
+
     def close(self) -> None:
         """Close the file."""
         ...
@@ -176,6 +180,10 @@ class SoundFileDecoder:
 
     def blocks(self, start: int, stop: int) -> Iterator[Wave]:
         """Samples start to stop: float32 [n] blocks."""
+        return map(mono, self.channels(start, stop))
+
+    def channels(self, start: int, stop: int) -> Iterator[Block]:
+        """Samples start to stop: float32 [n, channels] blocks."""
         position = start
         try:
             with self._hush():
@@ -187,7 +195,7 @@ class SoundFileDecoder:
                 if not len(block):
                     return
                 position += len(block)
-                yield mono(block)
+                yield block
         except soundfile.LibsndfileError as error:
             raise cannot_read(
                 self.name,
