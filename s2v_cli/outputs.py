@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from s2v_cli.errors import OptionError, OutputError
@@ -24,6 +24,7 @@ def plan_outputs(
     window: str,
     grid: bool = False,
     overwrite: bool = False,
+    suffixes: Sequence[str] = tuple(PICTURE_FORMATS),
 ) -> list[list[Path]]:
     """Name every picture of a run.
 
@@ -37,6 +38,7 @@ def plan_outputs(
         window: its name, for the template.
         grid: whether all pictures go on one contact sheet.
         overwrite: whether files that exist may be replaced.
+        suffixes: that are allowed; the first one is taken where the target leaves it open.
 
     Returns:
         Paths by sound and seed; with `grid` a single one.
@@ -45,11 +47,14 @@ def plan_outputs(
         OptionError: unknown field or suffix, or two pictures would land on one file.
         OutputError: a file exists and may not be replaced, or its folder cannot be written.
     """
-    template = _template(target, many_sounds=len(sounds) > 1, many=len(seeds) > 1, grid=grid)
+    template = _template(
+        target, many_sounds=len(sounds) > 1, many=len(seeds) > 1, grid=grid, suffix=suffixes[0]
+    )
     names = {"preset": preset, "window": window}
     if grid:
         stem = "sounds" if len(sounds) > 1 else sound_stem(sounds[0])
-        plan = [[_fill(template, {"stem": stem, "seed": seeds[0], "index": 1, **names})]]
+        values: dict[str, str | int] = {"stem": stem, "seed": seeds[0], "index": 1, **names}
+        plan = [[_fill(template, values, suffixes)]]
     else:
         plan = [
             [
@@ -61,6 +66,7 @@ def plan_outputs(
                         "index": number * len(seeds) + offset + 1,
                         **names,
                     },
+                    suffixes,
                 )
                 for offset, seed in enumerate(seeds)
             ]
@@ -102,11 +108,12 @@ def check_sheet(count: int, columns: int | None, cell: int, gap: int) -> None:
         )
 
 
-def _template(target: str | None, *, many_sounds: bool, many: bool, grid: bool) -> str:
+def _template(target: str | None, *, many_sounds: bool, many: bool, grid: bool, suffix: str) -> str:
     if grid:
-        default = "{stem}.png" if many_sounds else "{stem}-grid.png"
+        default = "{stem}" if many_sounds else "{stem}-grid"
     else:
-        default = "{stem}-{seed}.png" if many else "{stem}.png"
+        default = "{stem}-{seed}" if many else "{stem}"
+    default += suffix
     if target is None:
         return default
     if not target:
@@ -121,7 +128,7 @@ def _template(target: str | None, *, many_sounds: bool, many: bool, grid: bool) 
     return f"{stem}-{{seed}}{suffix}"
 
 
-def _fill(template: str, values: dict[str, str | int]) -> Path:
+def _fill(template: str, values: Mapping[str, str | int], suffixes: Sequence[str]) -> Path:
     allowed = ", ".join(f"{{{field}}}" for field in TEMPLATE_FIELDS)
     try:
         for _, field, _, _ in string.Formatter().parse(template):
@@ -137,10 +144,10 @@ def _fill(template: str, values: dict[str, str | int]) -> Path:
         raise OptionError(
             f"Malformed output {template!r}: {error}; allowed fields: {allowed}."
         ) from error
-    if path.suffix.lower() not in PICTURE_FORMATS:
+    if path.suffix.lower() not in suffixes:
         raise OptionError(
             f"Cannot write {path.name!r}: its suffix is {path.suffix!r}; "
-            f"allowed: {', '.join(PICTURE_FORMATS)} (a folder ends in '/')."
+            f"allowed: {', '.join(suffixes)} (a folder ends in '/')."
         )
     return path
 

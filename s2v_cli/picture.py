@@ -10,7 +10,7 @@ import math
 import os
 import secrets
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -237,7 +237,18 @@ def save_picture(
 
 
 def write_file(content: bytes, target: Path, *, overwrite: bool) -> None:
-    """Write a file whole or not at all: a temporary file in its folder takes its name at the end.
+    """Write a file whole or not at all; see `whole_file`.
+
+    Raises:
+        OutputError: as in `save_picture`.
+    """
+    with whole_file(target, overwrite=overwrite) as temporary, _telling(target):
+        temporary.write_bytes(content)
+
+
+@contextlib.contextmanager
+def whole_file(target: Path, *, overwrite: bool) -> Iterator[Path]:
+    """A file to write beside the target, which takes its name at the end, or goes after an error.
 
     Without `overwrite` the name is taken by a hard link, which fails where the file exists, so
     that of two writers one wins and the other is told.
@@ -246,20 +257,28 @@ def write_file(content: bytes, target: Path, *, overwrite: bool) -> None:
         OutputError: as in `save_picture`.
     """
     temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(6)}.tmp")
-    try:
+    with _telling(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("xb") as stream:
-                stream.write(content)
-                stream.flush()
+        temporary.open("xb").close()
+    try:
+        yield temporary
+        with _telling(target):
+            with temporary.open("rb+") as stream:
                 os.fsync(stream.fileno())
             if overwrite:
                 temporary.replace(target)
             else:
                 _claim(temporary, target)
-        finally:
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                temporary.unlink()
+    finally:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            temporary.unlink()
+
+
+@contextlib.contextmanager
+def _telling(target: Path) -> Iterator[None]:
+    """Say in one line why a file cannot be written."""
+    try:
+        yield
     except FileExistsError as error:
         if target.parent.is_dir():
             raise OutputError(f"{target} exists; use --force to replace it.") from None
@@ -286,18 +305,14 @@ def _claim(temporary: Path, target: Path) -> None:
 
 
 def read_record(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read the record that `save_picture` put into a picture.
+    """Read the record that `save_picture` put into a picture, or `s2v animate` into a video.
 
     Raises:
         PictureError: no picture, or one without a record.
+        DependencyError: a .mp4, and PyAV is missing.
     """
     try:
-        with Image.open(path) as file:
-            text = file.info.get(RECORD_KEY)
-            if text is None:
-                comment = file.getexif().get_ifd(_EXIF_IFD).get(_EXIF_COMMENT, b"")
-                text = comment.removeprefix(_EXIF_ASCII) if isinstance(comment, bytes) else comment
-            record = json.loads(text)
+        record = json.loads(_record_text(path))
     except FileNotFoundError:
         raise PictureError(f"No picture at {str(path)!r}.") from None
     except UnidentifiedImageError:
@@ -307,6 +322,21 @@ def read_record(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise PictureError(f"{str(path)!r} holds no record of s2v.")
     return record
+
+
+def _record_text(path: str | os.PathLike[str]) -> Any:
+    if Path(path).suffix.lower() == ".mp4" and Path(path).is_file():
+        from s2v_cli.video import read_comment
+
+        return read_comment(Path(path))
+    with Image.open(path) as file:
+        if file.format == "GIF":
+            return file.info.get("comment")
+        text = file.info.get(RECORD_KEY)
+        if text is None:
+            comment = file.getexif().get_ifd(_EXIF_IFD).get(_EXIF_COMMENT, b"")
+            text = comment.removeprefix(_EXIF_ASCII) if isinstance(comment, bytes) else comment
+        return text
 
 
 def compare_pictures(first: Path, second: Path) -> tuple[float, int]:

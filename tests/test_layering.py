@@ -17,7 +17,7 @@ LAYERS = [
     {"errors"},
     {"_torchaudio", "duration", "options", "outputs", "space"},
     {"presets"},
-    {"abilities"},
+    {"abilities", "video"},
     {"audio", "device", "latent", "picture", "strip", "weights"},
     {"candidates", "encoders"},
     {"generators"},
@@ -27,7 +27,10 @@ LAYERS = [
     {"job"},
     {"frames"},
     {"editor", "inversion_file", "speech"},
-    {"batch", "blend", "diagnosis", "editing", "interpolation", "mixing", "replay", "volume"},
+    {
+        "animation", "batch", "blend", "diagnosis", "editing", "explanation", "interpolation",
+        "mixing", "replay", "retrieval", "volume",
+    },
     {"training"},
     {"__main__", "app", "commands", "console"},
 ]
