@@ -7,6 +7,7 @@ from pathlib import Path
 
 from s2v_cli.weights.fetch import FetchOptions, Progress, SourceFailed
 
+_PAGES = 4  # that Drive may show before the file, each with a timeout of its own
 _QUOTA = ("too many users", "many accesses", "quota")
 
 
@@ -23,14 +24,24 @@ def fetch_drive(
     Raises:
         SourceFailed: it is private, gone, over its quota, or the connection fails.
     """
+    import threading
+
     import gdown
     import requests
+    from gdown.exceptions import DownloadCancelled
+
+    options = options or FetchOptions()
+    patience_s = _PAGES * options.timeout_s
+    given_up = threading.Event()
+    watch = threading.Timer(patience_s, given_up.set)  # gdown follows pages without end
+    watch.daemon = True
 
     def report(done: int, total: int | None) -> None:
+        watch.cancel()  # the file itself is coming
         if progress:
             progress(label, done, total)
 
-    options = options or FetchOptions()
+    watch.start()
     try:
         gdown.download(
             id=file_id,
@@ -41,7 +52,12 @@ def fetch_drive(
             progress=report,
             timeout=options.timeout_s,
             retries=options.retries,
+            cancel=given_up,
         )
+    except DownloadCancelled:
+        raise SourceFailed(
+            f"Google Drive shows pages, but no file within {patience_s:g} s"
+        ) from None
     except requests.exceptions.Timeout:
         raise SourceFailed(f"no answer within {options.timeout_s:g} s") from None
     except requests.exceptions.HTTPError as error:
@@ -60,3 +76,5 @@ def fetch_drive(
                 "it is not public any more"
             ) from None
         raise SourceFailed(f"Google Drive gives no file: {error or type(error).__name__}") from None
+    finally:
+        watch.cancel()

@@ -277,7 +277,7 @@ def test_licences_need_a_yes(
 
 
 def test_an_unknown_name(home: Path, converters: Any) -> None:
-    with pytest.raises(WeightsError, match=r"Unknown weights 'icgan-182'\. Did you mean 'icgan-128'"):
+    with pytest.raises(WeightsError, match=r"'icgan-182'\. Did you mean 'icgan-128'"):
         pull_assets(["icgan-182"], converters)
 
 
