@@ -25,12 +25,10 @@ LAYERS = [
     {"inversion", "photo"},
     {"pipeline"},
     {"job"},
-    {"frames"},
+    {"frames", "gradcam", "motion"},
     {"editor", "inversion_file", "speech"},
-    {
-        "animation", "batch", "blend", "diagnosis", "editing", "explanation", "interpolation",
-        "mixing", "replay", "retrieval", "volume",
-    },
+    {"animation", "batch", "blend", "diagnosis", "editing", "explanation", "interpolation"}
+    | {"mixing", "replay", "retrieval", "volume"},
     {"training"},
     {"__main__", "app", "commands", "console"},
 ]
