@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from s2v_cli.audio.read import Sound
     from s2v_cli.editor import Editor
-    from s2v_cli.inversion import Inversion
+    from s2v_cli.inversion import Inversion, InversionOptions
     from s2v_cli.pipeline import Sound2Vision
 
 TUNE_STEPS = 100
@@ -197,15 +197,11 @@ def _options(edit: Edit, preset: Preset, *, diffusion: bool) -> GenerateOptions:
     )
 
 
-def _inversion_options(edit: Edit) -> Any:
+def _inversion_options(edit: Edit) -> InversionOptions:
     from s2v_cli.inversion import InversionOptions
 
-    plain = InversionOptions()
-    return InversionOptions(
-        steps=plain.steps if edit.steps is None else edit.steps,
-        starts=plain.starts if edit.starts is None else edit.starts,
-        seed=edit.job.options.seed,
-    )
+    plain = InversionOptions(steps=edit.steps, seed=edit.job.options.seed)
+    return plain if edit.starts is None else replace(plain, starts=edit.starts)
 
 
 def _plan(edit: Edit, preset: Preset) -> Path:

@@ -29,6 +29,7 @@ TUNING_RATE = 3e-4
 BETAS = (0.9, 0.99)  # of Adam
 WARM_UP = 5  # steps
 TRIAL = 0.1  # share of the steps that all starts take
+GUESSED_STEPS, STEPS = 60, 300  # where the generator guesses a start, and where it does not
 
 Progress = Callable[[int, int, float], None]  # steps done and in all, the loss
 
@@ -63,27 +64,29 @@ class InversionOptions:
     """How a picture is inverted.
 
     Attributes:
-        steps: of the optimisation, 1 to 10000.
+        steps: of the optimisation, 1 to 10000; None is 60 for a generator that guesses a start, as
+            `mini` does, and 300 for others.
         starts: noises that are tried first, 1 to 64.
         seed: of these noises.
-        tune_steps: of the generator's tuning around what was found, 0 to 10000.
     """
 
-    steps: int = 100
+    steps: int | None = None
     starts: int = 4
     seed: int = 0
-    tune_steps: int = 0
 
     def __post_init__(self) -> None:
-        for name, least, most in (
-            ("steps", 1, 10_000),
-            ("starts", 1, 64),
-            ("tune_steps", 0, 10_000),
-        ):
+        for name, most in (("steps", 10_000), ("starts", 64)):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-                shown = name.replace("_", "-")
-                raise OptionError(f"{shown} is {value!r}; allowed: {least} to {most}.")
+            if name == "steps" and value is None:
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+                raise OptionError(f"{name} is {value!r}; allowed: 1 to {most}.")
+
+    def steps_for(self, generator: Generator) -> int:
+        """Steps of the optimisation of one generator."""
+        if self.steps is not None:
+            return self.steps
+        return GUESSED_STEPS if isinstance(generator, GuessesNoise) else STEPS
 
 
 @dataclass(frozen=True)
@@ -172,7 +175,7 @@ def invert(
         generator: float32, in eval mode.
         encoder: of the same space, likewise, on the same device.
         target: the picture, float32 [3, R, R] in [-1, 1], R being the generator's resolution.
-        options: steps, starts and seed; its tuning is `tune`'s.
+        options: steps, starts and seed.
         progress: called after each step.
 
     Raises:
@@ -187,13 +190,14 @@ def invert(
     descent = _Descent(
         generator, distance, _starts(generator, distance.target, embedding, options), embedding
     )
-    trial = max(1, round(TRIAL * options.steps))
-    for step in range(options.steps):
+    steps = options.steps_for(generator)
+    trial = max(1, round(TRIAL * steps))
+    for step in range(steps):
         if step == trial and options.starts > 1:
             descent.keep_best()
-        descent.step(_rate(step, options.steps))
+        descent.step(_rate(step, steps))
         if progress:
-            progress(step + 1, options.steps, float(descent.loss.min()))
+            progress(step + 1, steps, float(descent.loss.min()))
     return descent.result()
 
 

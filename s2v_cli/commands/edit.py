@@ -52,7 +52,10 @@ def edit(
     ] = 1.0,
     steps: Annotated[
         int | None,
-        typer.Option(help="Of the inversion. Default: 100; of diffusion presets their own."),
+        typer.Option(
+            help="Of the inversion. Default: 60 for mini, 300 for other GANs; of diffusion presets "
+            "their own."
+        ),
     ] = None,
     starts: Annotated[
         int | None, typer.Option(help="Noises to start from; the best goes on. Default: 4.")
