@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from s2v_cli.abilities import require_ability
 from s2v_cli.errors import DependencyError, OptionError, SoundError
 from s2v_cli.job import Job, Listener, Made, hearing_flags, note_oddities, sound_record
 from s2v_cli.options import GenerateOptions, SoundOptions, as_record
@@ -74,13 +75,13 @@ def draw_batch(batch: Batch, listener: Listener) -> Iterator[Made]:
     Of several sounds one that cannot be read is reported to `listener.error`, the others go on.
 
     Raises:
-        OptionError: two pictures would land on one file, or the contact sheet is too large.
+        OptionError: two pictures would land on one file, the contact sheet is too large, or the
+            preset has no encoder for these sounds.
         OutputError: a file exists or cannot be written.
         SoundError: the only sound cannot be read, or holds no voice where it should be speech.
-        PresetError: the sounds are speech, but the preset has no speech encoder.
     """
     preset, job = load_preset(batch.job.preset), batch.job
-    preset.weight("speech_encoder" if batch.speech else "sound_encoder")
+    require_ability(preset, "face" if batch.speech else "gen")
     plan = _plan(batch, preset)
     model: Sound2Vision | None = None
     heard: list[dict[str, Any]] = []

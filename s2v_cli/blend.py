@@ -1,26 +1,29 @@
-"""Speech and an environment in one picture: two sound embeddings and the way between (§6.2)."""
+"""`s2v blend`: speech and an environment in one picture, or the walk between them (§6.2)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from s2v_cli.abilities import require_ability
 from s2v_cli.errors import OptionError
+from s2v_cli.frames import Description, Walk, share_of, write_single
 from s2v_cli.job import Job, Listener, Made, hearing_flags, note_oddities, sound_record
-from s2v_cli.options import GenerateOptions, SoundOptions, as_record
+from s2v_cli.options import SoundOptions, as_record
 from s2v_cli.outputs import plan_outputs, sound_stem
+from s2v_cli.photo import PathChoice
 from s2v_cli.presets import load_preset
 from s2v_cli.speech import note_strange_voice, read_speech
+from s2v_cli.strip import Theme
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
     from torch import Tensor
 
     from s2v_cli.pipeline import Sound2Vision
 
-MOST_FRAMES = 120
+MAX_FRAMES = 100
 
 
 @dataclass(frozen=True)
@@ -28,14 +31,16 @@ class Blend:
     """What `s2v blend` is asked to make.
 
     Attributes:
-        speech: file, or `-` for standard input.
+        speech: a sound file, or `-` for standard input.
         environment: likewise; not both can be `-`.
         job: everything but the sounds.
         sound_options: which part of both sounds is heard, and how loud.
         weight: the environment's share, the paper's lambda, 0 to 1; the rest is the speech's.
-        frames: of a film strip from the speech to the environment, 2 to 120, which takes the
-            place of `weight`; None makes single pictures.
-        path: between the embeddings, `linear` as in the paper, or `spherical`.
+            None takes 0.5.
+        frames: pictures on the way from the speech to the environment; None makes one picture.
+        separate: whether each of them is a file of its own; else they are one film strip.
+        theme: of the strip.
+        path: between the two embeddings.
         any_sound: whether the speech may be a sound without a voice.
     """
 
@@ -43,144 +48,161 @@ class Blend:
     environment: str
     job: Job = field(default_factory=lambda: Job("blend"))
     sound_options: SoundOptions = field(default_factory=SoundOptions)
-    weight: float = 0.5
+    weight: float | None = None
     frames: int | None = None
-    path: Literal["linear", "spherical"] = "linear"
+    separate: bool = False
+    theme: Theme = "light"
+    path: PathChoice = "linear"
     any_sound: bool = False
 
     def __post_init__(self) -> None:
-        checks = {
-            "weight": (0 <= self.weight <= 1, "0 to 1"),
-            "frames": (
-                self.frames is None or 2 <= self.frames <= MOST_FRAMES,
-                f"2 to {MOST_FRAMES}",
-            ),
-            "path": (self.path in ("linear", "spherical"), "linear, spherical"),
-        }
-        for name, (ok, allowed) in checks.items():
-            if not ok:
-                raise OptionError(f"{name} is {getattr(self, name)!r}; allowed: {allowed}.")
         if self.speech == self.environment == "-":
-            raise OptionError("speech and env are both '-'; only one can be standard input.")
+            raise OptionError("speech and env are both '-'; one of them can be standard input.")
+        if self.path not in ("linear", "spherical"):
+            raise OptionError(f"path is {self.path!r}; allowed: linear, spherical.")
+        if self.weight is not None and not 0 <= self.weight <= 1:
+            raise OptionError(
+                f"weight is {self.weight!r}; allowed: 0 (the speech) to 1 (the environment)."
+            )
+        if self.frames is not None:
+            if self.weight is not None:
+                raise OptionError("--weight makes one picture and --frames several: give one.")
+            if not 2 <= self.frames <= MAX_FRAMES:
+                raise OptionError(f"frames is {self.frames}; allowed: 2 to {MAX_FRAMES}.")
+        elif self.separate:
+            raise OptionError(f"--separate belongs to --frames, 2 to {MAX_FRAMES} of them.")
 
     @property
     def weights(self) -> list[float]:
-        """The environment's share in each frame."""
-        if self.frames is None:
-            return [self.weight]
-        return [index / (self.frames - 1) for index in range(self.frames)]
+        """The environment's share in each picture, from the speech to the environment."""
+        if self.frames is not None:
+            return [step / (self.frames - 1) for step in range(self.frames)]
+        return [0.5 if self.weight is None else self.weight]
+
+    @property
+    def stem(self) -> str:
+        """For names of files."""
+        return f"{sound_stem(self.speech)}-{sound_stem(self.environment)}"[:120]
 
 
-def draw_blend(blend: Blend, listener: Listener) -> Iterator[Made]:
-    """Draw and write a picture, or with `frames` a strip, for each seed.
+def blend_embeddings(
+    model: Sound2Vision,
+    voice: Tensor,
+    environment: Tensor,
+    weights: list[float],
+    path: PathChoice = "linear",
+) -> Tensor:
+    """z^new = w z_E + (1 - w) z_S for each weight, [F, D] (§6.2); 0 keeps the voice, 1 the other.
 
-    Weight 0 gives the picture of `s2v face`, weight 1 that of `s2v gen` of the environment.
-
-    Raises:
-        OptionError: the strip would be too large, or two pictures would land on one file.
-        OutputError: a file exists or cannot be written.
-        SoundError: a sound cannot be read, or the speech holds no voice.
-        PresetError: the preset has no speech encoder.
+    Args:
+        model: whose space both embeddings [D] lie in.
+        voice: z_S.
+        environment: z_E.
+        weights: the environment's shares, 0 to 1.
+        path: `linear` as in the paper, or `spherical`.
     """
-    job = blend.job
-    preset = load_preset(job.preset)
-    preset.weight("speech_encoder")
-    seeds = range(job.options.seed, job.options.seed + job.options.count)
-    paths = _plan(blend, seeds, preset.name, job.options.size or preset.resolution)
-    listener.progress(f"Loading {preset.name}")
-    model = job.load()
-    listener.progress(f"Reading {blend.speech}")
-    speech = read_speech(model, blend.speech, blend.sound_options, any_sound=blend.any_sound)
-    environment = model.read(blend.environment, blend.sound_options)
-    voice, place = model.encode_speech(speech), model.encode_sound(environment)
-    note_strange_voice(speech, voice, preset.name, listener)
-    note_oddities(environment, place, preset.name, listener)
-    records = [
-        {"part": "speech", **sound_record(speech, voice)},
-        {"part": "environment", **sound_record(environment, place)},
-    ]
-    way = _way(blend, model, voice.embedding, place.embedding)
-    for number, (seed, path) in enumerate(zip(seeds, paths, strict=True)):
-        options = replace(job.options, seed=seed, count=1)
-        total = len(seeds) * len(way) * options.best_of
-
-        def progress(done: int, of: int, number: int = number, total: int = total) -> None:
-            listener.progress("Drawing", number * of + done, total)
-
-        pictures = model.generate_strip(way, options, progress=progress)
-        image = _strip(blend, [picture.image for picture in pictures])
-        record = _record(blend, model, path, image, options, records)
-        if blend.frames is None:
-            record["similarity"] = pictures[0].similarity
-        yield job.write(path, image, record)
-
-
-def _plan(blend: Blend, seeds: range, preset: str, side: int) -> list[Path]:
-    if blend.frames is not None:
-        from s2v_cli.strip import check_strip
-
-        check_strip(blend.frames, side)
-    if blend.job.target == "-":
-        if len(seeds) > 1:
-            raise OptionError("output '-' takes a single picture; use a folder.")
-        return [Path("-")]
-    # The stem of the pictures is that of both sounds.
-    name = f"{sound_stem(blend.speech)}-{sound_stem(blend.environment)}.wav"
-    (paths,) = plan_outputs(
-        blend.job.target,
-        [name],
-        seeds,
-        preset=preset,
-        window=blend.sound_options.window,
-        overwrite=blend.job.overwrite,
-    )
-    return paths
-
-
-def _way(blend: Blend, model: Sound2Vision, voice: Tensor, place: Tensor) -> Tensor:
-    """Embeddings of the frames, [F, D]: z^new = w z_E + (1 - w) z_S."""
     import torch
 
     from s2v_cli.latent import interpolate
 
     unit = model.space.scale == "unit"
-    return interpolate(place, voice, torch.tensor(blend.weights), unit=unit, path=blend.path)
+    return interpolate(environment, voice, torch.tensor(weights), unit=unit, path=path)
 
 
-def _strip(blend: Blend, images: list[Image]) -> Image:
-    if blend.frames is None:
-        return images[0]
-    from s2v_cli.strip import film_strip
+def draw_blend(asked: Blend, listener: Listener) -> Iterator[Made]:
+    """Draw and write the pictures, yielding each once it is written.
 
-    speech, environment = sound_stem(blend.speech), sound_stem(blend.environment)
-    labels = [f"{weight:.2f}" for weight in blend.weights]
-    return film_strip(images, labels, caption=f"{speech} \N{RIGHTWARDS ARROW} {environment}")
+    Weight 0 gives the picture of `s2v face`, weight 1 that of `s2v gen` of the environment.
+
+    Raises:
+        OptionError: a preset that cannot blend, or two pictures would land on one file.
+        OutputError: a file exists or cannot be written.
+        SoundError: a sound cannot be read, or the speech holds no voice.
+    """
+    job, preset = asked.job, load_preset(asked.job.preset)
+    require_ability(preset, "blend")
+    walk = _walk(asked)
+    plan = _plan(asked, preset.name) if walk is None else walk.plan(asked.sound_options.window)
+    listener.progress(f"Loading {preset.name}")
+    model = job.load()
+    listener.progress(f"Reading {asked.speech}")
+    speech = read_speech(model, asked.speech, asked.sound_options, any_sound=asked.any_sound)
+    listener.progress(f"Reading {asked.environment}")
+    environment = model.read(asked.environment, asked.sound_options)
+    voice, place = model.encode_speech(speech), model.encode_sound(environment)
+    note_strange_voice(speech, voice, preset.name, listener)
+    note_oddities(environment, place, preset.name, listener)
+    way = blend_embeddings(model, voice.embedding, place.embedding, asked.weights, asked.path)
+    sounds = [
+        {"part": "speech", **sound_record(speech, voice)},
+        {"part": "environment", **sound_record(environment, place)},
+    ]
+    facts = _Facts(asked, sounds)
+    for number, paths in enumerate(plan):
+        options = replace(job.options, seed=job.options.seed + number, count=1)
+        progress = share_of(listener, number * len(way), len(way), len(plan) * len(way))
+        pictures = model.generate_strip(way, options, progress=progress)
+        if walk is not None:
+            yield from walk.write(model, pictures, paths, facts.describe)
+        else:
+            yield write_single(job, model, pictures[0], paths[0], facts.describe(0))
 
 
-def _record(
-    blend: Blend,
-    model: Sound2Vision,
-    path: Path,
-    image: Image,
-    options: GenerateOptions,
-    records: list[dict[str, Any]],
-) -> dict[str, Any]:
-    flags: dict[str, object] = {
-        "--speech": blend.speech,
-        "--env": blend.environment,
-        "--weight": blend.weight if blend.frames is None else None,
-        "--frames": blend.frames,
-        "--path": blend.path if blend.path != "linear" else None,
-        "--any-sound": blend.any_sound,
-        **hearing_flags(blend.sound_options),
-    }
-    return blend.job.record(
-        model,
-        blend.job.command_line([], str(path), flags=flags, options=options),
-        image,
-        options,
-        sounds=records,
-        sound_options=as_record(blend.sound_options),
-        weights_of_environment=blend.weights,
-        path_between=blend.path,
+def _walk(asked: Blend) -> Walk | None:
+    if asked.frames is None:
+        return None
+    speech, environment = sound_stem(asked.speech), sound_stem(asked.environment)
+    if speech == environment:
+        speech, environment = Path(asked.speech).name, Path(asked.environment).name
+    labels = [f"{speech} {1 - share:.2f}\n{environment} {share:.2f}" for share in asked.weights]
+    caption = f"{speech} → {environment}"
+    return Walk(asked.job, asked.stem, labels, caption, asked.theme, asked.separate)
+
+
+def _plan(asked: Blend, preset: str) -> list[list[Path]]:
+    """Paths by seed."""
+    job = asked.job
+    if job.target == "-":
+        if job.options.count > 1:
+            raise OptionError("output '-' takes a single picture; use a folder.")
+        return [[Path("-")]]
+    (paths,) = plan_outputs(
+        job.target,
+        [f"{asked.stem}.blend"],
+        range(job.options.seed, job.options.seed + job.options.count),
+        preset=preset,
+        window=asked.sound_options.window,
+        overwrite=job.overwrite,
     )
+    return [[path] for path in paths]
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What the records of all pictures say."""
+
+    asked: Blend
+    sounds: list[dict[str, Any]]
+
+    def describe(self, frame: int | None) -> Description:
+        """Of one picture, or, None, of the strip."""
+        asked = self.asked
+        flags: dict[str, object] = {
+            "--speech": asked.speech,
+            "--env": asked.environment,
+            "--path": asked.path if asked.path != "linear" else None,
+            "--any-sound": asked.any_sound,
+            **hearing_flags(asked.sound_options),
+        }
+        weights: list[float] | float = asked.weights
+        if frame is None:
+            flags["--frames"] = asked.frames
+        else:
+            flags["--weight"] = weights = asked.weights[frame]
+        entries = {
+            "sounds": self.sounds,
+            "weight": weights,
+            "path": asked.path,
+            "sound_options": as_record(asked.sound_options),
+        }
+        return Description([], flags, entries)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -10,29 +10,44 @@ from s2v_cli.blend import Blend, draw_blend
 from s2v_cli.commands.flags import Printer, drawing_command
 from s2v_cli.job import Job
 from s2v_cli.options import SoundOptions
+from s2v_cli.photo import PathChoice
+from s2v_cli.strip import Theme
 
 
 @drawing_command(roles=("speech_encoder", "sound_encoder", "generator"))
 def blend(
     speech: Annotated[
         str,
-        typer.Option(metavar="SOUND", show_default=False, help="A recording of speech, or -."),
+        typer.Option(
+            metavar="SOUND", show_default=False, help="A recording of speech, or - for stdin."
+        ),
     ],
     env: Annotated[
         str,
-        typer.Option(metavar="SOUND", show_default=False, help="What surrounds the speaker, or -."),
+        typer.Option(
+            metavar="SOUND", show_default=False, help="What is around the speaker, or - for stdin."
+        ),
     ],
     weight: Annotated[
         float | None,
-        typer.Option(help="Share of the environment, 0 to 1; 0 is the face alone. Default: 0.5."),
+        typer.Option(
+            metavar="SHARE",
+            help="The environment's share: 0 draws the face alone, 1 the environment. "
+            "Default: 0.5.",
+        ),
     ] = None,
     frames: Annotated[
         int | None,
-        typer.Option(help="A film strip of so many pictures, from the speech to the environment."),
+        typer.Option(
+            metavar="COUNT", help="Walk from the speech to the environment: a film strip."
+        ),
     ] = None,
+    separate: Annotated[
+        bool, typer.Option("--separate", help="Each frame as a picture of its own.")
+    ] = False,
+    theme: Annotated[Theme, typer.Option(help="Of the film strip.")] = "light",
     path: Annotated[
-        Literal["linear", "spherical"],
-        typer.Option(help="The way between the two in the embedding space."),
+        PathChoice, typer.Option(help="Between the two embeddings: a line, or an arc.")
     ] = "linear",
     any_sound: Annotated[
         bool, typer.Option("--any-sound", help="Take speech in which no voice is found.")
@@ -42,21 +57,11 @@ def blend(
     printer: Printer,
     sound_options: SoundOptions,
 ) -> None:
-    """Blend speech and an environmental sound in one picture.
+    """Draw from speech and an environmental sound at once.
 
-    The picture is drawn from the embedding z = (1 - weight) z_speech + weight z_env. Start,
-    duration, window and gain hold for both sounds.
+    The embeddings of both are blended (z^new = weight z_env + (1 - weight) z_speech) and drawn.
+    At weight 0 this is 's2v face' of the speech, at 1 's2v gen' of the other sound. Start,
+    duration, window and gain hold for both.
     """
-    if weight is not None and frames is not None:
-        printer.console.note("--weight is not used: the strip goes from 0 to 1.")
-    asked = Blend(
-        speech=speech,
-        environment=env,
-        job=job,
-        sound_options=sound_options,
-        weight=0.5 if weight is None else weight,
-        frames=frames,
-        path=path,
-        any_sound=any_sound,
-    )
+    asked = Blend(speech, env, job, sound_options, weight, frames, separate, theme, path, any_sound)
     printer.print_all(draw_blend(asked, printer.console), metadata=job.metadata)
