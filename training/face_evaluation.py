@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from s2v_cli.encoders.mini_sound import MiniSoundEncoder
 from s2v_cli.errors import TrainingError
 from s2v_cli.pipeline import Sound2Vision
 from s2v_cli.training.dataset import Clip, find_photos, load_photos, load_waves
@@ -131,7 +132,11 @@ def evaluate_faces(
         raise TrainingError(f"{data} has no speech in the split {split!r}.")
     cache = cache or folder / "cache"
     waves = load_waves(clips, cache)
-    classifier = train_voice_classifier(clips, waves, folder, voice_options, progress)
+    start = model.sound_encoder
+    if not isinstance(start, MiniSoundEncoder):
+        start = Sound2Vision.load("mini", device="cpu").sound_encoder
+    assert isinstance(start, MiniSoundEncoder)
+    classifier = train_voice_classifier(clips, waves, folder, voice_options, start, progress)
     photos = find_photos(data)
     pixels = load_photos(photos, cache)
     judge = train_judge(photos, pixels, folder, judge_options, progress)

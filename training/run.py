@@ -80,7 +80,7 @@ class Run:
         train, validation = self.tables(image_encoder, cast(LatentEncoder, codec["encoder"]))
         flow = self.flow(train, validation)
         sound_encoder = self.sound_encoder(train)
-        speech_encoder = self.speech_encoder(train) if self.speech else None
+        speech_encoder = self.speech_encoder(train, sound_encoder) if self.speech else None
         decoder = self.polish(image_encoder, codec, flow, train)
         generator = MiniGenerator()
         generator.flow.load_state_dict(flow.state_dict())
@@ -183,12 +183,12 @@ class Run:
         fit_prior(encoder, stage)
         return encoder
 
-    def speech_encoder(self, table: CropTable) -> MiniSpeechEncoder:
+    def speech_encoder(self, table: CropTable, start: MiniSoundEncoder) -> MiniSpeechEncoder:
         """Stage `speech_encoder`, with its bridge, prior and familiarity fitted."""
         waves = load_waves(self.speech, self.folder / "cache")
         options = self.recipe.stage("speech_encoder")
         with _seeded(self._stage_seed("speech_encoder")):
-            stage = SpeechStage(self.speech, waves, table, options)
+            stage = SpeechStage(self.speech, waves, table, options, start)
         seed = self._stage_seed("speech_encoder")
         averages = run_stage(stage, options, self.folder, seed, self.progress)
         encoder = cast(MiniSpeechEncoder, averages["encoder"])

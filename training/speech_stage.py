@@ -4,9 +4,10 @@ A voice and photos of faces of its gender and age group are a pair, drawn anew e
 speaks is no pair: nothing here could learn a person's face. In a batch every group stands with
 several speakers, and a voice belongs to all faces of its group alike.
 
-The level of a voice says nothing (see `training.voices`), so the faces are shown whole. The image
-encoder tells some groups apart poorly, so they are those that it places most clearly in their
-group.
+Speakers are few, so the network starts as the sound encoder, which has learned to hear, with a new
+head. The level of a voice says nothing (see `training.voices`), so the faces are shown whole. The
+image encoder tells some groups apart poorly, so they are those that it places most clearly in
+their group.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from s2v_cli.encoders.mini_sound import MiniSoundEncoder
 from s2v_cli.encoders.mini_speech import MiniSpeechEncoder
 from s2v_cli.errors import TrainingError
 from s2v_cli.training.dataset import Clip
@@ -27,9 +29,10 @@ from s2v_cli.training.losses import audio_visual_loss
 from s2v_cli.training.metrics import class_mean
 from s2v_cli.training.precision import mixed_precision
 from s2v_cli.training.recipe import StageOptions
-from s2v_cli.training.sound_stage import BLEND, embed_clips
+from s2v_cli.training.sound_stage import embed_clips
 from s2v_cli.training.voices import Voices, age_of, gender_of
 
+FACES = 12  # whose mean embedding a voice is paired with: one face says little of its group
 DROPPED = 0.1  # share of the last map's channels that a training step does without
 WHOLE = 1.3  # largest zoom at which a face is whole
 CLEAR = 1 / 3  # share of a group's faces that show it most clearly
@@ -45,6 +48,7 @@ class SpeechStage:
         waves: of the clips, float32 [T] at 16 kHz.
         table: encoded crops of the training photos.
         options: of the training.
+        start: whose convolutions the network starts with; None starts anew.
 
     Attributes:
         voices: that it is trained on.
@@ -62,6 +66,7 @@ class SpeechStage:
         waves: Sequence[Tensor],
         table: CropTable,
         options: StageOptions,
+        start: MiniSoundEncoder | None = None,
     ) -> None:
         self.options, self.table = options, table
         self.voices = Voices(clips, waves, options.batch)
@@ -70,20 +75,21 @@ class SpeechStage:
                 raise TrainingError(f"speech/ has the class {name!r}, but faces/ has none of it.")
         groups = [table.names.index(f"face_{name}") for name in self.voices.groups]
         self._clear = clear_crops(table, groups)
-        self.modules: dict[str, nn.Module] = {"encoder": MiniSpeechEncoder()}
+        encoder = MiniSpeechEncoder()
+        if start is not None:
+            encoder.start_from(start)
+        self.modules: dict[str, nn.Module] = {"encoder": encoder}
         channels_last(*self.modules.values())
         self.optimisers: dict[str, torch.optim.Optimizer] = {
-            "encoder": torch.optim.AdamW(
-                self.modules["encoder"].parameters(), weight_decay=options.weight_decay
-            )
+            "encoder": torch.optim.AdamW(encoder.parameters(), weight_decay=options.weight_decay)
         }
 
     def faces(self, group: Tensor, generator: torch.Generator) -> Tensor:
-        """z^V [B, 256] of clear faces of groups [B], each the mean of `BLEND` of them."""
+        """z^V [B, 256] of clear faces of groups [B], each the mean of `FACES` of them."""
         rows = []
         for index in group.tolist():
             crops = self._clear[index]
-            chosen = crops[torch.randint(len(crops), (BLEND,), generator=generator)]
+            chosen = crops[torch.randint(len(crops), (FACES,), generator=generator)]
             rows.append(self.table.embedding[chosen].mean(dim=0))
         return F.normalize(torch.stack(rows), dim=1)
 

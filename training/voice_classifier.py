@@ -1,7 +1,8 @@
 """What a voice allows: a classifier of gender and age group on the voices themselves.
 
 It bounds what faces drawn from voices can show. It is trained like the speech encoder, on the same
-voices heard in the same ways, but by cross-entropy on the groups, and takes no part in the model.
+voices heard in the same ways and from the same start, but by cross-entropy on the groups, and takes
+no part in the model.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from s2v_cli.audio.filterbank import log_mel
+from s2v_cli.encoders.mini_sound import MiniSoundEncoder
 from s2v_cli.encoders.mini_speech import GROUPS, MiniSpeechEncoder
 from s2v_cli.training.dataset import Clip
 from s2v_cli.training.judge import Progress
@@ -29,7 +31,7 @@ SMOOTHING = 0.1  # of the labels
 SEED = 1003
 
 VOICE_OPTIONS = StageOptions(
-    steps=900, batch=36, learning_rate=2e-3, weight_decay=0.05, ema=0.99, validate_every=150
+    steps=500, batch=36, learning_rate=1e-3, weight_decay=0.05, ema=0.98, validate_every=100
 )
 
 
@@ -39,7 +41,7 @@ class VoiceClassifier(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.trunk = MiniSpeechEncoder()
-        self.head = nn.Linear(2 * self.trunk.widths[-1], GROUPS + 1)
+        self.head = nn.Linear(self.trunk.head.in_features, GROUPS + 1)
 
     def forward(self, spectrogram: Tensor) -> Tensor:
         """Logits from the last map's mean and maximum over time."""
@@ -59,13 +61,18 @@ class VoiceClassifierStage:
     name = "voice_classifier"
     averaged: tuple[str, ...] = ("classifier",)
 
-    def __init__(self, voices: Voices, options: StageOptions) -> None:
+    def __init__(
+        self, voices: Voices, options: StageOptions, start: MiniSoundEncoder | None = None
+    ) -> None:
         self.voices = voices
-        self.modules: dict[str, nn.Module] = {"classifier": VoiceClassifier()}
+        classifier = VoiceClassifier()
+        if start is not None:
+            classifier.trunk.start_from(start)
+        self.modules: dict[str, nn.Module] = {"classifier": classifier}
         channels_last(*self.modules.values())
         self.optimisers: dict[str, torch.optim.Optimizer] = {
             "classifier": torch.optim.AdamW(
-                self.modules["classifier"].parameters(), weight_decay=options.weight_decay
+                classifier.parameters(), weight_decay=options.weight_decay
             )
         }
 
@@ -101,6 +108,7 @@ def train_voice_classifier(
     waves: Sequence[Tensor],
     folder: Path,
     options: StageOptions = VOICE_OPTIONS,
+    start: MiniSoundEncoder | None = None,
     progress: Progress | None = None,
 ) -> VoiceClassifier:
     """Train the classifier in `folder`, or go on from its checkpoint there.
@@ -110,6 +118,7 @@ def train_voice_classifier(
         waves: of the clips, float32 [T] at 16 kHz.
         folder: of the checkpoint `voice_classifier.pt` and its log.
         options: of the training.
+        start: whose convolutions the classifier starts with; None starts anew.
         progress: called with stage, step, steps and figures.
 
     Returns:
@@ -117,6 +126,6 @@ def train_voice_classifier(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        stage = VoiceClassifierStage(Voices(clips, waves, options.batch), options)
+        stage = VoiceClassifierStage(Voices(clips, waves, options.batch), options, start)
     averages = run_stage(stage, options, folder, SEED, progress)
     return cast(VoiceClassifier, averages["classifier"].requires_grad_(False))

@@ -43,7 +43,8 @@ def train(
         typer.Argument(
             metavar="DATA",
             show_default=False,
-            help="Folder with images/, faces/ and sounds/, each with its SOURCES.csv.",
+            help="Folder with images/, faces/ and sounds/ (and speech/ for faces from voices), each "
+            "with its SOURCES.csv.",
         ),
     ],
     recipe: Annotated[

@@ -25,11 +25,8 @@ class MiniSoundEncoder(nn.Module):
     window_s = 5.0
 
     # What a network for other sounds than these has in another size.
-    stem_width = STEM
-    widths: tuple[int, ...] = WIDTHS
     families = FAMILIES
     prototype_count = PROTOTYPES
-    prior_temperature = PRIOR_TEMPERATURE
 
     bridge: Tensor
     bridge_offset: Tensor
@@ -41,13 +38,11 @@ class MiniSoundEncoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Sequential(
-            nn.Conv2d(1, self.stem_width, 5, 2, 2, bias=False),
-            nn.BatchNorm2d(self.stem_width),
-            nn.ReLU(),
+            nn.Conv2d(1, STEM, 5, 2, 2, bias=False), nn.BatchNorm2d(STEM), nn.ReLU()
         )
         blocks: list[nn.Module] = []
-        inputs = self.stem_width
-        for width, depth in zip(self.widths, DEPTHS, strict=True):
+        inputs = STEM
+        for width, depth in zip(WIDTHS, DEPTHS, strict=True):
             for block in range(depth):
                 blocks.append(ResidualBlock(inputs, width, 1 if block else 2))
                 inputs = width
@@ -92,7 +87,7 @@ class MiniSoundEncoder(nn.Module):
     def _draw_to_prototypes(self, embedding: Tensor) -> Tensor:
         """Move unit embeddings [B, 256] by `prior_share` towards likely photo embeddings."""
         prototypes = self.prototypes.float()
-        likely = (embedding @ prototypes.T / self.prior_temperature).softmax(dim=-1) @ prototypes
+        likely = (embedding @ prototypes.T / PRIOR_TEMPERATURE).softmax(dim=-1) @ prototypes
         share = self.prior_share.float()
         return F.normalize(torch.lerp(embedding, F.normalize(likely, dim=-1), share), dim=-1)
 

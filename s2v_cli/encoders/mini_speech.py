@@ -1,4 +1,4 @@
-"""The bundled speech encoder: the sound encoder's network, narrower, taught voices (§6.2)."""
+"""The bundled speech encoder: the sound encoder's network, taught voices and faces (§6.2)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ class MiniSpeechEncoder(MiniSoundEncoder):
     Its familiarity tells speech from other sounds.
     """
 
-    stem_width = 16
-    widths = (32, 64, 128)
     families = GROUPS
     prototype_count = GROUPS
+
+    def start_from(self, encoder: MiniSoundEncoder) -> None:
+        """Take over the convolutions of another encoder: what it has learned to hear."""
+        self.stem.load_state_dict(encoder.stem.state_dict())
+        self.blocks.load_state_dict(encoder.blocks.state_dict())
