@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install install-dev test test-slow test-all check lint types format docs bundle bench clean
+.PHONY: help demo install install-dev test test-slow test-all check lint types format docs images bundle bench clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | \
@@ -49,6 +49,9 @@ format: $(VENV)/.stamp-dev ## Mend what ruff can mend.
 docs: $(VENV)/.stamp-dev ## Write docs/cli.md and docs/presets.md again.
 	$(BIN)/python docs/generate_cli.py
 	$(BIN)/python docs/generate_presets.py
+
+images: $(VENV)/.stamp-dev ## Draw the pictures of the README again.
+	$(BIN)/python docs/generate_images.py
 
 RUN := runs/mini
 bundle: $(VENV)/.stamp-dev ## Make the finished run in RUN (runs/mini) the bundled model.
