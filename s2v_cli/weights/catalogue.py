@@ -91,6 +91,8 @@ class Asset:
         converted_bytes: of tensors: size after conversion, about.
         scratch_bytes: that conversion needs on disk for a while.
         signature: keys and shapes that tell it from other files.
+        converted: keys and shapes that conversion must give, where one converter knows several
+            networks.
         pipeline: of a folder: names of diffusers pipelines that tell it.
         config: of a folder: entries of its config.json that tell it.
         marks: of another file: texts that it holds.
@@ -112,6 +114,7 @@ class Asset:
     converted_bytes: int = 0
     scratch_bytes: int = 0
     signature: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    converted: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     pipeline: tuple[str, ...] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
     marks: tuple[str, ...] = ()
@@ -233,7 +236,8 @@ def _asset(name: str, table: dict[str, Any]) -> Asset:
         patterns=tuple(table.pop("patterns", ())),
         pipeline=tuple(table.pop("pipeline", ())),
         marks=tuple(table.pop("marks", ())),
-        signature={key: tuple(shape) for key, shape in table.pop("signature", {}).items()},
+        signature=_shapes(table.pop("signature", {})),
+        converted=_shapes(table.pop("converted", {})),
         folder_bytes=sizes,
         estimated=estimated,
         **table,
@@ -251,6 +255,10 @@ def _file(entry: Mapping[str, Any]) -> PublishedFile:
         sha256=entry.get("sha256"),
         sources=_sources(entry["sources"]),
     )
+
+
+def _shapes(table: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {key: tuple(shape) for key, shape in table.items()}
 
 
 def _sources(texts: Iterable[str]) -> tuple[Source, ...]:

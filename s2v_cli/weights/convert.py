@@ -41,8 +41,8 @@ def convert_files(
         files: published file name -> path.
         target: a safetensors file; its folder is there.
         converter: knows the published layout, and refuses what it does not know.
-        shapes: that tensors of these names must have, if there are such: one converter may know
-            networks of several sizes.
+        shapes: that some of the tensors must have: one converter may know networks of several
+            sizes.
 
     Raises:
         WeightsError: the files are not what the converter reads, or the disk is full.
@@ -55,10 +55,11 @@ def convert_files(
     if not tensors or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
         raise WeightsError(f"{', '.join(map(str, files.values()))} holds no weights.")
     for key, shape in (shapes or {}).items():
-        if key in tensors and tuple(tensors[key].shape) != shape:
+        actual = tuple(tensors[key].shape) if key in tensors else None
+        if actual != shape:
             raise WeightsError(
                 f"{', '.join(map(str, files.values()))} is of another size of network: {key!r} "
-                f"has shape {list(tensors[key].shape)}; needed: {list(shape)}."
+                f"is {'missing' if actual is None else list(actual)}; needed: {list(shape)}."
             )
     temporary = target.with_name(f".{target.name}.tmp")
     try:
