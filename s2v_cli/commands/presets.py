@@ -8,6 +8,8 @@ import typer
 
 from s2v_cli.console import Console
 from s2v_cli.presets import Preset, list_presets, load_preset
+from s2v_cli.weights.catalogue import find_asset
+from s2v_cli.weights.pull import GEN_ROLES, assets_of
 from s2v_cli.weights.store import weights_status
 
 
@@ -21,7 +23,7 @@ def presets(
     """List models, their licences and weights.
 
     Of each: title, picture size, embedding space, size and licence of the weights, and whether
-    they are here, missing or damaged.
+    they are here, missing or damaged. What `s2v gen` needs counts; `s2v weights list` shows all.
     """
     import json
 
@@ -32,7 +34,7 @@ def presets(
         console.result(json.dumps(rows, indent=2))
     elif name is not None:
         for key, value in rows[0].items():
-            console.result(f"{key:<12}{value}")
+            console.result(f"{key:<12}{_shown(value)}")
     else:
         for row in rows:
             console.result(
@@ -50,10 +52,23 @@ def describe(preset: Preset) -> dict[str, Any]:
         "model": preset.model,
         "space": str(preset.space),
         "resolution": preset.resolution,
-        "megabytes": round(preset.bytes / 1e6, 1),
+        "megabytes": round(_bytes(preset) / 1e6, 1),
         "licence": preset.licence,
         "commercial": preset.commercial,
         "bundled": preset.bundled,
-        "weights": weights_status(preset),
+        "weights": weights_status(preset, roles=None if preset.bytes else GEN_ROLES),
+        "options": list(preset.options),
+        "defaults": dict(preset.generate),
         "folder": str(preset.folder),
     }
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {inner}" for key, inner in value.items())
+    return ", ".join(value) if isinstance(value, list) else str(value)
+
+
+def _bytes(preset: Preset) -> int:
+    """Size of a preset's own weights, or of the downloads that `s2v gen` needs."""
+    return preset.bytes + sum(find_asset(name).bytes() for name in assets_of(preset))

@@ -95,18 +95,21 @@ def load_weights(preset: Preset, role: str, weights_dir: Path | None = None) -> 
         raise WeightsError(f"Cannot read the weights {path}: {error}.") from error
 
 
-def weights_status(preset: Preset, weights_dir: Path | None = None) -> WeightsStatus:
-    """Whether all weights of a preset are there and whole.
+def weights_status(
+    preset: Preset, weights_dir: Path | None = None, roles: Sequence[str] | None = None
+) -> WeightsStatus:
+    """Whether all weights of a preset are there and whole, or those of some roles.
 
     Files of its own are read; of published weights those that changed since they were read last.
     """
     status: WeightsStatus = "here"
-    for asset in preset.assets:
+    wanted = [weight for weight in preset.weights if roles is None or weight.role in roles]
+    for asset in dict.fromkeys(name for weight in wanted for name in weight.assets):
         found = asset_status(asset, weights_dir)
         if found == "missing":
             return "missing"
         status = "damaged" if found == "damaged" else status
-    for weight in preset.weights:
+    for weight in wanted:
         if weight.assets:
             continue
         if not any(place.is_file() for place in _places(preset, weight, weights_dir)):
