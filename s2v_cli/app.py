@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from s2v_cli import __version__
+from s2v_cli.commands.animate import animate
 from s2v_cli.commands.blend import blend
 from s2v_cli.commands.doctor import doctor
 from s2v_cli.commands.edit import edit
@@ -72,6 +73,7 @@ app.command()(info)
 app.command()(edit)
 app.command()(face)
 app.command()(blend)
+app.command()(animate)
 app.command()(train)
 app.add_typer(weights, name="weights", cls=_LightGroup)
 app.command()(presets)

@@ -146,19 +146,15 @@ class Mp4Writer:
             self._container.metadata["comment"] = comment
         self._video: Any = None
         self._audio: Any = None
+        self._resampler: Any = None
         self._heard = 0  # samples of the sound that are written
-        if sound is not None:
-            rate = sound.sample_rate if sound.sample_rate in _AAC_RATES else _AAC_RATE
-            layout = "mono" if sound.channels == 1 else "stereo"
-            self._audio = self._container.add_stream("aac", rate=rate, layout=layout)
-            self._audio.bit_rate = 96_000 * sound.channels
-            self._resampler = self._av.AudioResampler("fltp", layout, rate)
 
     def add(self, image: Image) -> None:
         """Append a frame, RGB, and the sound up to its end."""
         with self._errors(self._path):
             if self._video is None:
                 self._video = self._add_video(image.width, image.height)
+                self._add_audio()
             frame = self._av.VideoFrame.from_image(image)
             frame.pts, frame.time_base = self._frames, Fraction(1, self._fps)
             self._container.mux(self._video.encode(frame))
@@ -200,6 +196,18 @@ class Mp4Writer:
             stream.bit_rate = max(500_000, width * height * self._fps // 4)
         return stream
 
+    def _add_audio(self) -> None:
+        if self._sound is None:
+            return
+        rate = self._sound.sample_rate if self._sound.sample_rate in _AAC_RATES else _AAC_RATE
+        self._audio = self._container.add_stream("aac", rate=rate, layout=self._layout)
+        self._audio.bit_rate = 96_000 * self._sound.channels
+        self._resampler = self._av.AudioResampler("fltp", self._layout, rate)
+
+    @property
+    def _layout(self) -> str:
+        return "mono" if self._sound is not None and self._sound.channels == 1 else "stereo"
+
     def _has(self, name: str) -> bool:
         try:
             self._av.codec.Codec(name, "w")
@@ -214,9 +222,8 @@ class Mp4Writer:
             block = next(self._sound.blocks, None)
             if block is None:
                 return
-            frame = self._av.AudioFrame.from_ndarray(
-                block.T.copy(order="C"), "fltp", "mono" if self._sound.channels == 1 else "stereo"
-            )
+            planes = block.T.copy(order="C")
+            frame = self._av.AudioFrame.from_ndarray(planes, "fltp", self._layout)
             frame.sample_rate = self._sound.sample_rate
             frame.pts, frame.time_base = self._heard, Fraction(1, self._sound.sample_rate)
             self._heard += len(block)
@@ -291,7 +298,7 @@ class GifWriter(_StillsWriter):
 def _gif_parts(image: Image) -> tuple[bytes, bytes]:
     """Colour table and compressed pixels of a picture, out of a still GIF."""
     buffer = io.BytesIO()
-    image.quantize(256).save(buffer, "GIF")
+    image.quantize(256).save(buffer, "GIF", interlace=False)
     still = buffer.getvalue()
     position, table = 13, b""  # header and logical screen
     if still[10] & 0x80:
