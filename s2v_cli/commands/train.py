@@ -43,7 +43,7 @@ def train(
         typer.Argument(
             metavar="DATA",
             show_default=False,
-            help="Folder with images/, faces/ and sounds/ (and speech/ for faces from voices), each "
+            help="Folder with images/, faces/ and sounds/, and speech/ for faces from voices, each "
             "with its SOURCES.csv.",
         ),
     ],
@@ -82,5 +82,8 @@ def train(
         if threads is not None:
             torch.set_num_threads(threads)
         report = _Report(console, bar=sys.stderr.isatty())
-        preset = Run(data, out, chosen, report).train()
+        run = Run(data, out, chosen, report)
+        if not run.speech:
+            console.note(f"{data} has no speech/: the preset will have no speech encoder.")
+        preset = run.train()
     console.result(str(preset))
