@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from s2v_cli.generators.repeated import Repeated
 from s2v_cli.space import SWAV_SPACE
 
 WIDTH = 96  # channels of the last block
@@ -133,7 +134,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """Make the next map from x under the condition."""
         batch, height, width, _ = x.shape
-        y = self.up(modulated(x, self.norm1(condition)))
+        y: Tensor = self.up(modulated(x, self.norm1(condition)))
         y = self.conv(modulated(y, self.norm2(condition)))
         # A 1x1 convolution and the doubling may change places: a quarter of the pixels.
         short = self.shortcut(x).view(batch, height, 1, width, 1, -1)
@@ -166,7 +167,8 @@ class Attention(nn.Module):
         more = (0, value.shape[2] - self.key)
         heads = (F.pad(query, more)[:, None], F.pad(key, more)[:, None], value[:, None])
         seen = F.scaled_dot_product_attention(*heads, scale=1.0)
-        return x + self.out(seen).view(x.shape)
+        added: Tensor = self.out(seen)
+        return x + added.view(x.shape)
 
 
 class BigGan(nn.Module):
@@ -204,6 +206,7 @@ class BigGan(nn.Module):
             if 2 * side == ATTENTION_AT:
                 self.attention[str(index)] = Attention(outputs)
         self.out = Convolution(width, 3, resolution)
+        self._repeated = Repeated(self._draw)
 
     @classmethod
     def like(cls, tensors: Mapping[str, Tensor]) -> Self:
@@ -225,6 +228,9 @@ class BigGan(nn.Module):
 
         The embedding's length does not matter: it is brought to unit norm.
         """
+        return self._repeated(noise, embedding, self.out.weight)
+
+    def _draw(self, noise: Tensor, embedding: Tensor) -> Tensor:
         features = self.embed(F.normalize(embedding, dim=-1))
         first, *chunks = noise.split(self.chunk, dim=1)
         x = self.start(first).view(len(noise), START, START, -1)
@@ -253,7 +259,8 @@ def truncated(noise: Tensor, truncation: float | None) -> Tensor:
     if truncation is None or truncation >= 1:
         return noise
     exact = noise.double()
-    share = torch.special.ndtr(exact.new_tensor(-2.0 * truncation))  # below the lower bound
+    share: Tensor = torch.special.ndtr(exact.new_tensor(-2.0 * truncation))  # below the lower bound
     # The lower half, mirrored: quantiles near 1 would be rounded.
     quantile = share + torch.special.ndtr(-exact.abs()) * (1 - 2 * share)
-    return (-torch.special.ndtri(quantile) * exact.sign()).to(noise.dtype)
+    depth: Tensor = -torch.special.ndtri(quantile)
+    return (depth * exact.sign()).to(noise.dtype)
