@@ -172,6 +172,7 @@ def _write_shared(
             norm_num_groups=4,
             latent_channels=4,
             sample_size=RESOLUTION,
+            scaling_factor=3.0,  # brings latents of photos to about one, as the published one does
         ),
         folder / "vae",
         variant,

@@ -49,7 +49,7 @@ class ClipImageEncoder:
         Args:
             folder: with `config.json` and `model.safetensors`, or with `image_encoder/`.
             device: where it computes.
-            dtype: of the network; for float16 the fp16 file is taken where it is there.
+            dtype: of the network; for half precision the fp16 file is taken if it is there.
 
         Raises:
             WeightsError: missing, damaged, or of another network or space.

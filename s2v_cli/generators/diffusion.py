@@ -25,7 +25,7 @@ Progress = Callable[[int, int], None]
 Box = tuple[float, float, float, float]
 _Predict = Callable[[Tensor, Tensor], Tensor]  # scaled latents, timestep -> what the network says
 
-INVERSION_ROUNDS = 2  # evaluations a step when a picture is walked back into noise
+INVERSION_ROUNDS = 3  # evaluations a step when a picture is walked back into noise
 PICTURES_AT_ONCE = 4  # on CUDA; elsewhere a batch gains nothing
 
 
@@ -227,7 +227,7 @@ class DiffusionGenerator(ABC):
         """The noise from which a deterministic DDIM walk makes a photo (DDIM inversion).
 
         Each step is turned round exactly but for the network's output, which belongs to a point
-        not known yet: it is computed at the last guess of that point, twice (fixed-point
+        not known yet: it is computed at the last guess of that point, three times (fixed-point
         iteration; Pan et al., 2023). Without `guidance` in the options it is 1, since strong
         guidance does not invert well; the embedding's own noise (unCLIP) is 0.
 
@@ -294,16 +294,16 @@ class DiffusionGenerator(ABC):
 
         def predict(latents: Tensor, time: Tensor) -> Tensor:
             stacked = torch.cat([latents] * copies).to(parts.dtype)
-            output = parts.unet(
+            output: Tensor = parts.unet(
                 stacked, time, encoder_hidden_states=text, return_dict=False, **arguments
             )[0].float()
             if alone:
-                return output  # type: ignore[no-any-return]
+                return output
             free, *guided = output.chunk(copies)
-            total = free
+            total: Tensor = free
             for weight, each in zip(weights, guided, strict=True):
                 total = total + scale * weight * (each - free)
-            return total  # type: ignore[no-any-return]
+            return total
 
         return predict
 

@@ -115,7 +115,7 @@ def load_parts(
     Args:
         folder: with `model_index.json`, `unet`, `vae`, `scheduler`, `tokenizer`, `text_encoder`.
         device: where it computes.
-        dtype: of its networks; for float16 the fp16 files are taken where they are there.
+        dtype: of its networks; for half precision the fp16 files are taken if they are there.
         low_vram: save graphics memory at the price of time.
         cache: folder to keep the empty prompt's embedding in.
 

@@ -5,7 +5,9 @@ Number for number what diffusers' StableDiffusionPipeline makes of `ip_adapter_i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -27,15 +29,15 @@ class IpAdapterGenerator(DiffusionGenerator):
 
     defaults = Defaults(steps=30, guidance=7.5)
 
-    def __init__(self, parts: DiffusionParts, adapter: Any) -> None:
+    def __init__(self, parts: DiffusionParts, set_scale: Callable[[float], None]) -> None:
         """Put together what `load` loads.
 
         Args:
             parts: networks that all diffusion models have, the adapter in them.
-            adapter: sets its scale; IPAdapterMixin of diffusers.
+            set_scale: sets the weight of the adapter's attention.
         """
         super().__init__(parts)
-        self._adapter = adapter
+        self._set_scale = set_scale
 
     @classmethod
     def load(
@@ -68,7 +70,7 @@ class IpAdapterGenerator(DiffusionGenerator):
     def conditions(self, noise: Tensor, embeddings: Tensor, options: GenerateOptions) -> Tensor:
         """The embeddings themselves, [K, B, 1024]; sets the adapter's scale."""
         given = options.adapter_scale
-        self._adapter.set_ip_adapter_scale(DEFAULT_SCALE if given is None else given)
+        self._set_scale(DEFAULT_SCALE if given is None else given)
         return embeddings
 
     def arguments(self, conditions: Tensor) -> dict[str, Any]:
@@ -105,7 +107,7 @@ def _read_adapter(file: Path) -> dict[str, dict[str, Tensor]]:
     return groups
 
 
-def _attach(unet: Any, groups: dict[str, dict[str, Tensor]], file: Path) -> Any:
+def _attach(unet: Any, groups: dict[str, dict[str, Tensor]], file: Path) -> Callable[[float], None]:
     """Put an adapter into a denoiser; returns what sets its scale."""
     width = int(unet.config.cross_attention_dim)
     found = groups["image_proj"]["proj.weight"].shape[0]
@@ -115,23 +117,25 @@ def _attach(unet: Any, groups: dict[str, dict[str, Tensor]], file: Path) -> Any:
             f"reads {width}."
         )
     with quiet_libraries():
-        from diffusers.loaders import IPAdapterMixin
-
-    class Holder(IPAdapterMixin):  # type: ignore[misc]
-        """As much of a pipeline as takes an adapter."""
-
-        def __init__(self) -> None:
-            self.unet = unet
-
-    holder = Holder()
+        from diffusers.loaders.ip_adapter import IPAdapterMixin
+    adapters: Any = IPAdapterMixin
+    holder = SimpleNamespace(unet=unet)  # as much of a pipeline as takes an adapter
     try:
         with quiet_libraries():
-            holder.load_ip_adapter(
-                groups, subfolder="", weight_name="", image_encoder_folder=None,
+            adapters.load_ip_adapter(
+                holder,
+                groups,
+                subfolder="",
+                weight_name="",
+                image_encoder_folder=None,
                 local_files_only=True,
-            )  # fmt: skip
+            )
     except (KeyError, ValueError, RuntimeError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise WeightsError(f"The adapter {file} does not fit this model: {reason}") from error
     unet.eval().requires_grad_(False)
-    return holder
+
+    def set_scale(scale: float) -> None:
+        adapters.set_ip_adapter_scale(holder, scale)
+
+    return set_scale

@@ -26,6 +26,7 @@ DETERMINISTIC = (
     "PNDMScheduler",
     "UniPCMultistepScheduler",
 )
+PREDICTIONS = ("epsilon", "v_prediction")  # what every class below can step by
 CLASSES = {
     "ddim": "DDIMScheduler",
     "dpm++": "DPMSolverMultistepScheduler",
@@ -62,6 +63,11 @@ def make_sampler(settings: Mapping[str, Any], choice: str, steps: int, device: t
     """
     import diffusers
 
+    predicted = settings.get("prediction_type", "epsilon")
+    if predicted not in PREDICTIONS:
+        raise WeightsError(
+            f"The model predicts {predicted!r}; known are: {', '.join(PREDICTIONS)}."
+        )
     own = str(settings.get("_class_name", ""))
     name = CLASSES.get(choice) or (own if own in DETERMINISTIC else "DDIMScheduler")
     changes = dict(_OVERRIDES.get(name, {}))
@@ -139,13 +145,9 @@ def ddim_steps(sampler: Any) -> list[DdimStep]:
         end = float(sampler.final_alpha_cumprod if before < 0 else sampler.alphas_cumprod[before])
         signal, noise = alpha**0.5, (1 - alpha) ** 0.5
         signal_end, noise_end = end**0.5, (1 - end) ** 0.5
-        kind = sampler.config.prediction_type
-        if kind == "v_prediction":
+        if sampler.config.prediction_type == "v_prediction":
             keep = signal_end * signal + noise_end * noise
             turn = noise_end * signal - signal_end * noise
-        elif kind == "sample":
-            keep = noise_end / noise
-            turn = signal_end - keep * signal
         else:
             keep = signal_end / signal
             turn = noise_end - keep * noise

@@ -17,7 +17,7 @@ from s2v_cli.generators.diffusion import Defaults, DiffusionGenerator
 from s2v_cli.generators.diffusion_parts import DiffusionParts, load_parts
 from s2v_cli.options import GenerateOptions
 from s2v_cli.space import CLIP_H_SPACE
-from s2v_cli.weights.component import load_part, part_folder, quiet_libraries, read_settings
+from s2v_cli.weights.component import part_folder, quiet_libraries, read_settings, weight_files
 
 SIZE = CLIP_H_SPACE.dimension
 
@@ -31,18 +31,18 @@ class UnclipGenerator(DiffusionGenerator):
 
     defaults = Defaults(steps=20, guidance=10.0)
 
-    def __init__(self, parts: DiffusionParts, normalizer: Any, noising: Any) -> None:
+    def __init__(self, parts: DiffusionParts, mean: Tensor, std: Tensor, noising: Any) -> None:
         """Put together what `load` loads.
 
         Args:
             parts: networks that all diffusion models have.
-            normalizer: mean and standard deviation of embeddings.
-            noising: schedule of the embedding's noise.
+            mean: of embeddings, [1, 1024].
+            std: their standard deviation, [1, 1024].
+            noising: schedule of the embedding's noise; DDPMScheduler of diffusers.
         """
         super().__init__(parts)
         self.noise_size = SIZE + self.latent_size
-        self._mean = normalizer.mean.float().to(parts.device)
-        self._std = normalizer.std.float().to(parts.device)
+        self._mean, self._std = mean.to(parts.device), std.to(parts.device)
         self._noising = noising
 
     @classmethod
@@ -70,20 +70,9 @@ class UnclipGenerator(DiffusionGenerator):
                 f"The unet in {folder} reads {read or 'no'} numbers of an image embedding and its "
                 f"noise level; needed: {2 * SIZE}, for the space {CLIP_H_SPACE}."
             )
-        with quiet_libraries():
-            from diffusers import DDPMScheduler
-            from diffusers.pipelines.stable_diffusion import StableUnCLIPImageNormalizer
-        place = part_folder(folder, "image_normalizer")
-        normalizer = load_part(StableUnCLIPImageNormalizer, place, torch.float32)
-        if normalizer.mean.shape != (1, SIZE):
-            raise WeightsError(
-                f"{place} is for embeddings of {normalizer.mean.shape[-1]} numbers; needed: {SIZE}."
-            )
-        place = part_folder(folder, "image_noising_scheduler")
-        settings = read_settings(place / "scheduler_config.json")
-        with quiet_libraries():
-            noising = DDPMScheduler.from_config(settings)
-        return cls(parts, normalizer, noising)
+        mean, std = _read_normalizer(part_folder(folder, "image_normalizer"))
+        noising = _read_noising(part_folder(folder, "image_noising_scheduler"))
+        return cls(parts, mean, std, noising)
 
     def conditions(self, noise: Tensor, embeddings: Tensor, options: GenerateOptions) -> Tensor:
         """Blurred embeddings and the level of their noise, [K, B, 2048]."""
@@ -105,3 +94,35 @@ class UnclipGenerator(DiffusionGenerator):
     def arguments(self, conditions: Tensor) -> dict[str, Any]:
         """The denoiser's class labels."""
         return {"class_labels": conditions}
+
+
+def _read_normalizer(place: Path) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of embeddings, float32 [1, 1024] each."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    (file, *_), _ = weight_files(place)
+    try:
+        tensors = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"Cannot load {place}: {error}.") from error
+    if {name: tuple(tensor.shape) for name, tensor in tensors.items()} != {
+        "mean": (1, SIZE),
+        "std": (1, SIZE),
+    }:
+        raise WeightsError(f"{file} is of another network; needed: mean and std of {SIZE} numbers.")
+    return tensors["mean"].float(), tensors["std"].float()
+
+
+def _read_noising(place: Path) -> Any:
+    """The schedule of the embedding's noise."""
+    with quiet_libraries():
+        from diffusers import DDPMScheduler
+    kind: Any = DDPMScheduler
+    settings = read_settings(place / "scheduler_config.json")
+    try:
+        with quiet_libraries():
+            return kind.from_config(settings)
+    except (ValueError, TypeError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise WeightsError(f"The settings in {place} are of no known schedule: {reason}") from error

@@ -78,7 +78,7 @@ def weight_files(place: Path, *, half: bool = False) -> tuple[list[Path], str | 
 
     Args:
         place: folder of the part.
-        half: prefer the `fp16` variant; else it is taken only where nothing else is there.
+        half: prefer the `fp16` variant, half the size; else it is taken only where nothing else is there.
 
     Raises:
         WeightsError: no safetensors file is there.
@@ -111,10 +111,9 @@ def load_part(kind: Any, place: Path, dtype: torch.dtype, **settings: Any) -> An
     Raises:
         WeightsError: the folder holds another network, or its files are missing or damaged.
     """
-    import torch
     from safetensors import SafetensorError
 
-    _, variant = weight_files(place, half=dtype == torch.float16)
+    _, variant = weight_files(place, half=dtype.itemsize == 2)
     _check_kind(kind, read_settings(place / "config.json"), place)
     precision = "torch_dtype" if kind.__module__.startswith("diffusers") else "dtype"
     try:
