@@ -96,14 +96,13 @@ class Console:
                 )
 
     def ask(self, question: str) -> bool:
-        """Put a yes-or-no question on the terminal; progress waits meanwhile."""
-        import typer
-
+        """Put a yes-or-no question on the terminal; progress waits meanwhile, no answer is no."""
         with self._lock:
             self._pause()
-            answer = typer.confirm(one_line(question), err=True)
+            print(f"s2v: {one_line(question)} [y/N] ", end="", file=sys.stderr, flush=True)
+            answer = sys.stdin.readline().strip().lower()
             self._resume()
-        return answer
+        return answer in ("y", "yes")
 
     def preview(self, image: Image) -> None:
         """Show a picture in the terminal, two pixels a character."""

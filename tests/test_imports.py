@@ -20,8 +20,9 @@ print(json.dumps([statuses, sorted(sys.modules)]), file=sys.stderr)
 """
 
 HEAVY = {
-    "PIL", "av", "diffusers", "huggingface_hub", "numpy", "pydantic", "pydub", "rich",
-    "safetensors", "scipy", "soundfile", "torch", "torchaudio", "transformers",
+    "PIL", "av", "diffusers", "filelock", "gdown", "huggingface_hub", "numpy", "onnxruntime",
+    "pydantic", "pydub", "requests", "rich", "safetensors", "scipy", "soundfile", "torch",
+    "torchaudio", "transformers",
 }  # fmt: skip
 
 

@@ -34,8 +34,9 @@ LAYERS = [
 ]
 COMMAND_SIDE = LAYERS[-1]
 HEAVY = {
-    "PIL", "av", "diffusers", "huggingface_hub", "numpy", "pydub", "rich", "safetensors", "scipy",
-    "soundfile", "tensorboard", "torch", "torchaudio", "transformers",
+    "PIL", "av", "diffusers", "filelock", "gdown", "huggingface_hub", "numpy", "onnxruntime",
+    "pydub", "requests", "rich", "safetensors", "scipy", "soundfile", "tensorboard", "torch",
+    "torchaudio", "transformers",
 }  # fmt: skip
 
 

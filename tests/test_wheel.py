@@ -78,7 +78,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def expected_files() -> set[str]:
     """What the wheel must hold besides its dist-info: all code, and the data beside it."""
-    files = {"s2v_cli/py.typed"}
+    files = {"s2v_cli/py.typed", "s2v_cli/weights/catalogue.toml"}
     files |= {f"s2v_cli/fonts/{path.name}" for path in (ROOT / "s2v_cli/fonts").iterdir()}
     for source, target in PACKAGES.items():
         files |= {
