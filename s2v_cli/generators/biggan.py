@@ -137,7 +137,8 @@ class Block(nn.Module):
         y: Tensor = self.up(modulated(x, self.norm1(condition)))
         y = self.conv(modulated(y, self.norm2(condition)))
         # A 1x1 convolution and the doubling may change places: a quarter of the pixels.
-        short = self.shortcut(x).view(batch, height, 1, width, 1, -1)
+        short: Tensor = self.shortcut(x)
+        short = short.view(batch, height, 1, width, 1, -1)
         return (y.reshape(batch, height, 2, width, 2, -1) + short).view(y.shape)
 
 
