@@ -271,7 +271,7 @@ class _Descent:
         """Go down once, at a share of the learning rate."""
         self.adam.param_groups[0]["lr"] = rate * LEARNING_RATE
         self.adam.zero_grad()
-        self.look().sum().backward()  # type: ignore[no-untyped-call]
+        self.look().sum().backward()
         self.adam.step()
 
     def keep_best(self) -> None:
@@ -361,7 +361,10 @@ def tune(
     with torch.no_grad():
         image = tuned(noise, embedding).float()
         features = float(distance.features(image))
-    psnr = psnr_db(image, distance.target)
-    error = float(distance.pixels(image))
-    figures = {"loss": error + FEATURE_WEIGHT * features, "feature_distance": features}
-    return tuned, replace(inversion, psnr_db=psnr, **figures)
+        loss_now = float(distance.pixels(image)) + FEATURE_WEIGHT * features
+    return tuned, replace(
+        inversion,
+        psnr_db=psnr_db(image, distance.target),
+        loss=loss_now,
+        feature_distance=features,
+    )

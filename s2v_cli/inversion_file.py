@@ -89,8 +89,22 @@ def read_inversion(path: Path, origin: Origin) -> Inversion:
         )
     _check_origin(path, about, origin)
     _check_tensors(path, tensors, origin.space)
-    numbers = {name: about.get(name) for name in ("psnr_db", "loss", "feature_distance")}
-    return Inversion(**tensors, **numbers)
+    psnr = _number(about, "psnr_db")
+    if psnr is None:
+        raise PictureError(f"The inversion {str(path)!r} is damaged: it tells no PSNR.")
+    return Inversion(
+        tensors["noise"],
+        tensors["embedding"],
+        tensors["target"],
+        psnr,
+        _number(about, "loss"),
+        _number(about, "feature_distance"),
+    )
+
+
+def _number(about: Mapping[str, Any], name: str) -> float | None:
+    value = about.get(name)
+    return float(value) if isinstance(value, float | int) else None
 
 
 def _check_origin(path: Path, about: Mapping[str, Any], origin: Origin) -> None:
@@ -105,15 +119,15 @@ def _check_origin(path: Path, about: Mapping[str, Any], origin: Origin) -> None:
     except (KeyError, TypeError):
         raise PictureError(f"{what} is damaged: it names no embedding space.") from None
     require_same_space(space, origin.space, f"use the inversion {str(path)!r}")
-    made, now = about.get("weights") or {}, dict(origin.weights)
-    for role, name in now.items():
+    made = _table(about, "weights")
+    for role, name in origin.weights.items():
         if made.get(role) != name:
             raise OptionError(
                 f"{what} was made with preset {about.get('preset')!r} "
                 f"({role} {_short(made.get(role))}), not with {origin.preset!r} "
                 f"({role} {_short(name)}). Invert the photo again."
             )
-    walk = about.get("walk") or {}
+    walk = _table(about, "walk")
     for name, value in origin.walk.items():
         if walk.get(name) != value:
             raise OptionError(
@@ -122,25 +136,29 @@ def _check_origin(path: Path, about: Mapping[str, Any], origin: Origin) -> None:
             )
 
 
+def _table(about: Mapping[str, Any], name: str) -> dict[str, Any]:
+    table = about.get(name)
+    return table if isinstance(table, dict) else {}
+
+
 def _check_tensors(path: Path, tensors: Mapping[str, Tensor], space: EmbeddingSpace) -> None:
+    what = f"The inversion {str(path)!r} is damaged"
     target = tensors.get("target")
-    side = 0 if target is None else target.shape[-1]
-    for name, shape in _shapes(space, side).items():
-        tensor = tensors.get(name)
-        fits = (
-            tensor is not None
-            and len(tensor.shape) == len(shape)
-            and all(
-                wanted in (None, size) for size, wanted in zip(tensor.shape, shape, strict=True)
-            )
-        )
-        if not (fits and tensor is not None and tensor.is_floating_point()) or not bool(
-            tensor.isfinite().all()
-        ):
-            raise PictureError(f"The inversion {str(path)!r} is damaged: its {name} is not usable.")
-    extra = sorted(set(tensors) - set(_shapes(space, side)))
-    if extra:
-        raise PictureError(f"The inversion {str(path)!r} is damaged: {extra[0]!r} is unknown.")
+    shapes = _shapes(space, target.shape[-1] if target is not None and target.ndim else 0)
+    for name, shape in shapes.items():
+        if name not in tensors or not _fits(tensors[name], shape):
+            raise PictureError(f"{what}: its {name} is not usable.")
+    for name in tensors:
+        if name not in shapes:
+            raise PictureError(f"{what}: {name!r} is unknown.")
+
+
+def _fits(tensor: Tensor, shape: tuple[int | None, ...]) -> bool:
+    """Whether a tensor is float32, finite and of a shape."""
+    right = len(tensor.shape) == len(shape) and all(
+        wanted in (None, size) for size, wanted in zip(tensor.shape, shape, strict=True)
+    )
+    return right and str(tensor.dtype) == "torch.float32" and bool(tensor.isfinite().all())
 
 
 def _shapes(space: EmbeddingSpace, side: int) -> dict[str, tuple[int | None, ...]]:
