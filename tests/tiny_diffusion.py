@@ -9,12 +9,13 @@ write the real space.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from s2v_cli._torchaudio import prepare_torchaudio
@@ -89,6 +90,7 @@ def write_unclip(
 def write_stable_diffusion(folder: Path, *, variant: str | None = None, seed: int = 10) -> Path:
     """Write a tiny Stable Diffusion 1.5, without safety checker."""
     _write_shared(folder, {}, "epsilon", variant, seed)
+    _rename(folder / "vae", _old_attention)
     _write_index(folder, "StableDiffusionPipeline")
     return folder
 
@@ -97,8 +99,6 @@ def write_ip_adapter(
     file: Path, folder: Path, *, dimension: int = EMBEDDING, seed: int = 20
 ) -> Path:
     """Write an IP-Adapter file for the model in `folder`, names and shapes as published."""
-    from safetensors.torch import save_file
-
     with quiet_libraries():
         unet = diffusers().UNet2DConditionModel.from_pretrained(folder / "unet")
     draw = _drawer(seed)
@@ -136,6 +136,7 @@ def write_image_encoder(folder: Path, *, dimension: int = EMBEDDING, seed: int =
         return transformers().CLIPVisionModelWithProjection(config)
 
     _save(model, folder, None, seed)
+    _rename(folder, str, {"vision_model.embeddings.position_ids": torch.arange(17)[None]})
     return folder
 
 
@@ -190,6 +191,11 @@ def _write_shared(
         pad_token_id=1,
     )
     _save(lambda: transformers().CLIPTextModel(config), folder / "text_encoder", variant, seed + 2)
+    _rename(
+        folder / "text_encoder",
+        lambda name: f"text_model.{name.removeprefix('text_model.')}",
+        {"text_model.embeddings.position_ids": torch.arange(TOKENS)[None]},
+    )
     diffusers().PNDMScheduler(**PNDM, prediction_type=prediction).save_pretrained(
         folder / "scheduler"
     )
@@ -255,6 +261,23 @@ def _save(build: Callable[[], Any], folder: Path, variant: str | None, seed: int
         if variant == "fp16":
             module = module.half()
         module.save_pretrained(folder, variant=variant, safe_serialization=True)
+
+
+def _rename(
+    folder: Path, change: Callable[[str], str], more: Mapping[str, Tensor] | None = None
+) -> None:
+    """Give tensors the names that published files have, older than the libraries' own today."""
+    for file in folder.glob("*.safetensors"):
+        tensors = {change(name): tensor for name, tensor in load_file(file).items()}
+        save_file({**tensors, **(more or {})}, file, {"format": "pt"})
+
+
+def _old_attention(name: str) -> str:
+    """Names of the attention layers in autoencoders that were published in 2022."""
+    old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    for new, former in old.items():
+        name = name.replace(f".{new}.", f".{former}.")
+    return name
 
 
 def _stir(module: Any) -> None:
