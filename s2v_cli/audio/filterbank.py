@@ -20,14 +20,22 @@ FLOOR = 1e-9  # power; 16-bit rounding noise lies near it
 CENTRE_DB, SPREAD_DB = -45.0, 25.0  # rough mean and deviation of band powers of real clips
 
 
-def mel_filters(bands: int, fft_size: int, sample_rate: int, low: float, high: float) -> Tensor:
-    """Triangular filters on the HTK mel scale, unit peak, [fft_size / 2 + 1, bands]."""
+def mel_edges(bands: int, low: float, high: float) -> Tensor:
+    """Where filters begin, peak and end on the HTK mel scale: hertz, float64 [bands + 2].
+
+    Filter i reaches from edge i to edge i + 2.
+    """
 
     def to_mel(hertz: float) -> float:
         return 2595 * math.log10(1 + hertz / 700)
 
     mel = torch.linspace(to_mel(low), to_mel(high), bands + 2, dtype=torch.float64)
-    edges = 700 * (10 ** (mel / 2595) - 1)
+    return 700 * (10 ** (mel / 2595) - 1)
+
+
+def mel_filters(bands: int, fft_size: int, sample_rate: int, low: float, high: float) -> Tensor:
+    """Triangular filters on the HTK mel scale, unit peak, [fft_size / 2 + 1, bands]."""
+    edges = mel_edges(bands, low, high)
     bins = torch.linspace(0, sample_rate / 2, fft_size // 2 + 1, dtype=torch.float64)
     rising = (bins[:, None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - bins[:, None]) / (edges[2:] - edges[1:-1])

@@ -23,6 +23,7 @@ class MiniSoundEncoder(nn.Module):
     space = MINI_SPACE
     sample_rate = filterbank.SAMPLE_RATE
     window_s = 5.0
+    frame_s = filterbank.HOP / filterbank.SAMPLE_RATE
 
     # What a network for other sounds than these has in another size.
     families = FAMILIES
@@ -66,6 +67,17 @@ class MiniSoundEncoder(nn.Module):
         """How many samples it hears at once."""
         return round(self.window_s * self.sample_rate)
 
+    @property
+    def frequencies_hz(self) -> Tensor:
+        """Of the spectrogram's rows, the peaks of their filters: float32 [64], 80 to 7700 Hz."""
+        bands = filterbank.MEL_BANDS
+        edges = filterbank.mel_edges(bands, filterbank.LOWEST_HZ, filterbank.HIGHEST_HZ)
+        return edges[1:-1].float()
+
+    def spectrogram(self, wave: Tensor) -> Tensor:
+        """Log-mel [B, 1, 64, frames] of wave [B, T] at 16 kHz; five seconds are heard."""
+        return filterbank.log_mel(wave, self.samples).to(self.head.weight.dtype)
+
     def feature_map(self, spectrogram: Tensor) -> Tensor:
         """Last convolution's map [B, 192, 4, frames / 16] of a log-mel [B, 1, 64, frames]."""
         return self.blocks(self.stem(spectrogram))  # type: ignore[no-any-return]
@@ -103,8 +115,7 @@ class MiniSoundEncoder(nn.Module):
             cosine to the nearest kind's mean (before the prior, which would hide what is strange),
             fitted on validation sounds with and without photos.
         """
-        spectrogram = filterbank.log_mel(wave, self.samples).to(self.head.weight.dtype)
-        heard = self.heard(self.feature_map(spectrogram))
+        heard = self.heard(self.feature_map(self.spectrogram(wave)))
         nearest = (heard @ self.centres.float().T).amax(dim=1)
         scale, offset, _ = self.calibration.float()
         return self._draw_to_prototypes(heard), torch.sigmoid(scale * nearest + offset)
