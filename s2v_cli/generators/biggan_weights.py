@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from s2v_cli.errors import WeightsError
-from s2v_cli.generators.biggan import ATTENTION_AT, CHANNELS, START, up_kind
+from s2v_cli.generators.biggan import ATTENTION_AT, CHANNELS, START, BigGan, up_kind
 from s2v_cli.space import SWAV_SPACE
 from s2v_cli.weights.checkpoint import (
     extract_members,
@@ -48,6 +48,37 @@ def convert(files: Mapping[str, Path]) -> dict[str, Tensor]:
             return fold(_generator(members, paths[0].name), paths[0].name)
     what = ", ".join(path.name for path in paths)
     return fold(_generator(paths, what), what)
+
+
+def convert_128(files: Mapping[str, Path]) -> dict[str, Tensor]:
+    """`convert` of the generator for 128 px alone, of any width.
+
+    Raises:
+        WeightsError: the files are not that generator's.
+    """
+    return _of_resolution(convert(files), files, 128)
+
+
+def convert_256(files: Mapping[str, Path]) -> dict[str, Tensor]:
+    """`convert` of the generator for 256 px alone, of any width.
+
+    Raises:
+        WeightsError: the files are not that generator's.
+    """
+    return _of_resolution(convert(files), files, 256)
+
+
+def _of_resolution(
+    tensors: dict[str, Tensor], files: Mapping[str, Path], resolution: int
+) -> dict[str, Tensor]:
+    drawn = BigGan.like(tensors).resolution
+    if drawn != resolution:
+        names = ", ".join(path.name for path in files.values())
+        raise WeightsError(
+            f"This is not {WHAT} of {resolution} px ({names}): it draws {drawn} px. "
+            f"Give icgan_biggan_imagenet_res{resolution}.tar.gz."
+        )
+    return tensors
 
 
 def _wanted(name: str) -> bool:

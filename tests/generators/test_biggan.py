@@ -17,7 +17,13 @@ from scipy.stats import norm, truncnorm
 from s2v_cli.errors import WeightsError
 from s2v_cli.generators import Generator
 from s2v_cli.generators.biggan import BigGan, UpConvolution, truncated
-from s2v_cli.generators.biggan_weights import convert, doubling_weight, fold
+from s2v_cli.generators.biggan_weights import (
+    convert,
+    convert_128,
+    convert_256,
+    doubling_weight,
+    fold,
+)
 from s2v_cli.space import SWAV_SPACE
 from tests.published import (
     icgan_run,
@@ -191,6 +197,17 @@ def test_of_two_copies_the_one_with_the_lower_fid_is_taken(best: int, tmp_path: 
     assert all(torch.equal(tensors[key], expected[key]) for key in expected)
     assert BigGan.like(tensors).resolution == 256
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.tar.gz"]
+
+
+def test_swapped_archives_are_refused_both_ways(tmp_path: Path) -> None:
+    small = {"x": write_icgan_targz(tmp_path / "128.tar.gz", 128)}
+    large = {"x": write_icgan_targz(tmp_path / "256.tar.gz", 256)}
+    assert BigGan.like(convert_128(small)).resolution == 128
+    assert BigGan.like(convert_256(large)).resolution == 256
+    with pytest.raises(WeightsError, match=r"of 128 px \(256.tar.gz\): it draws 256 px"):
+        convert_128(large)
+    with pytest.raises(WeightsError, match=r"of 256 px \(128.tar.gz\): it draws 128 px"):
+        convert_256(small)
 
 
 def test_unpacked_files_will_do(tmp_path: Path) -> None:
