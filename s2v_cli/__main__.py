@@ -30,12 +30,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    from s2v_cli.app import app
+    from s2v_cli.app import build_app
 
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # file names may hold any byte
             stream.reconfigure(errors="surrogateescape")
-    status = app(arguments, prog_name="s2v", standalone_mode=False)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    app = build_app(words[0] if words else None)
+    status = app(words, prog_name="s2v", standalone_mode=False)
     sys.stdout.flush()
     if status == 130:  # typer turns Ctrl-C into this
         raise KeyboardInterrupt

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from s2v_cli import __version__
-from s2v_cli.commands.animate import animate
-from s2v_cli.commands.blend import blend
-from s2v_cli.commands.doctor import doctor
-from s2v_cli.commands.edit import edit
-from s2v_cli.commands.face import face
-from s2v_cli.commands.gen import gen
-from s2v_cli.commands.interp import interp
-from s2v_cli.commands.mix import mix
-from s2v_cli.commands.presets import presets
-from s2v_cli.commands.replay import PASSES_FLAGS, info, replay
-from s2v_cli.commands.train import train
-from s2v_cli.commands.weights import weights
+
+# Commands in the order of --help: name -> home below s2v_cli.commands.
+COMMANDS = {
+    "gen": "gen:gen",
+    "mix": "mix:mix",
+    "interp": "interp:interp",
+    "edit": "edit:edit",
+    "face": "face:face",
+    "blend": "blend:blend",
+    "animate": "animate:animate",
+    "replay": "replay:replay",
+    "info": "replay:info",
+    "train": "train:train",
+    "weights": "weights:weights",
+    "presets": "presets:presets",
+    "doctor": "doctor:doctor",
+}
+_PASSES_FLAGS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
 class _LightGroup(TyperGroup):
@@ -37,13 +44,30 @@ class _LightGroup(TyperGroup):
         return parameters
 
 
-app = typer.Typer(
-    name="s2v",
-    cls=_LightGroup,
-    rich_markup_mode=None,  # rich would cost half of the start
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+def build_app(only: str | None = None) -> typer.Typer:
+    """The command line.
+
+    Args:
+        only: name of the one command that is about to run; the others need not be imported then.
+            Any other word builds all of them.
+    """
+    app = typer.Typer(
+        name="s2v",
+        cls=_LightGroup,
+        rich_markup_mode=None,  # rich would cost half of the start
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback(invoke_without_command=True)(s2v)
+    for name in [only] if only is not None and only in COMMANDS else COMMANDS:
+        file, function = COMMANDS[name].split(":")
+        command = getattr(import_module(f"s2v_cli.commands.{file}"), function)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name, cls=_LightGroup)
+        else:
+            settings = _PASSES_FLAGS if name == "replay" else None
+            app.command(name, context_settings=settings)(command)
+    return app
 
 
 def _show_version(wanted: bool) -> None:
@@ -52,7 +76,6 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(invoke_without_command=True)
 def s2v(
     context: typer.Context,
     version: Annotated[
@@ -63,18 +86,3 @@ def s2v(
     """Turn sound into pictures."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
-
-
-app.command()(gen)
-app.command()(mix)
-app.command()(interp)
-app.command(context_settings=PASSES_FLAGS)(replay)
-app.command()(info)
-app.command()(edit)
-app.command()(face)
-app.command()(blend)
-app.command()(animate)
-app.command()(train)
-app.add_typer(weights, name="weights", cls=_LightGroup)
-app.command()(presets)
-app.command()(doctor)

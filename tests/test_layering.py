@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from s2v_cli.app import COMMANDS
+
 ROOT = Path(__file__).parents[1]
 MAPPED = {"s2v_cli.presets": "presets", "s2v_cli.training": "training"}
 
@@ -185,8 +187,10 @@ def loaded_with(start: str) -> set[str]:
 
 
 def test_help_and_the_package_import_nothing_heavy() -> None:
+    homes = {f"s2v_cli.commands.{home.split(':')[0]}" for home in COMMANDS.values()}
     loaded = loaded_with("s2v_cli.__main__") | loaded_with("s2v_cli.app")
-    assert {"s2v_cli", "s2v_cli.commands.gen"} <= loaded
+    loaded |= set().union(*(loaded_with(home) for home in homes))
+    assert {"s2v_cli", *homes} <= loaded
     wrong = [
         complaint(module, entry)
         for module in sorted(loaded)

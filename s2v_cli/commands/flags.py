@@ -218,10 +218,10 @@ def drawing_command(
         given = ("job", "printer", "sound_options")
         parameters = [p for name, p in own.parameters.items() if name not in given]
         shared = [
-            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            parameter
             for group in groups
-            for name, parameter in inspect.signature(group, eval_str=True).parameters.items()
-            if name not in left
+            for parameter in _parameters(group)
+            if parameter.name not in left
         ]
 
         @functools.wraps(function)
@@ -247,6 +247,16 @@ def drawing_command(
         return command
 
     return decorate
+
+
+@functools.cache
+def _parameters(group: Callable[..., None]) -> tuple[inspect.Parameter, ...]:
+    """The flags of a group; their annotations are compiled once, which `--help` feels."""
+    signature = inspect.signature(group, eval_str=True)
+    return tuple(
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for parameter in signature.parameters.values()
+    )
 
 
 def _job(name: str, flags: dict[str, Any]) -> Job:

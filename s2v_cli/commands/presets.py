@@ -8,9 +8,6 @@ import typer
 
 from s2v_cli.console import Console
 from s2v_cli.presets import Preset, list_presets, load_preset
-from s2v_cli.weights.catalogue import find_asset
-from s2v_cli.weights.pull import GEN_ROLES, assets_of
-from s2v_cli.weights.store import weights_status
 
 
 def presets(
@@ -45,6 +42,9 @@ def presets(
 
 def describe(preset: Preset) -> dict[str, Any]:
     """A preset as `--json` shows it; reads its weights once."""
+    from s2v_cli.weights.pull import GEN_ROLES
+    from s2v_cli.weights.store import weights_status
+
     return {
         "name": preset.name,
         "title": preset.title,
@@ -71,4 +71,7 @@ def _shown(value: Any) -> str:
 
 def _bytes(preset: Preset) -> int:
     """Size of a preset's own weights, or of the downloads that `s2v gen` needs."""
+    from s2v_cli.weights.catalogue import find_asset
+    from s2v_cli.weights.pull import assets_of
+
     return preset.bytes + sum(find_asset(name).bytes() for name in assets_of(preset))

@@ -12,8 +12,6 @@ import typer
 from s2v_cli.console import Console
 from s2v_cli.errors import OptionError
 
-PASSES_FLAGS = {"allow_extra_args": True, "ignore_unknown_options": True}
-
 
 def replay(
     context: typer.Context,
@@ -85,8 +83,9 @@ def replay(
 
 
 def _run(arguments: Any) -> None:
-    from s2v_cli.app import app
+    from s2v_cli.app import build_app
 
+    app = build_app(arguments[0])
     with contextlib.redirect_stdout(io.StringIO()):  # its answer is the file
         status = app(list(arguments), prog_name="s2v", standalone_mode=False)
     if status:
