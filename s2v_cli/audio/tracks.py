@@ -95,9 +95,9 @@ class MixOptions:
 def parse_track(text: str) -> Track:
     """Read `SOUND[:WEIGHT][@OFFSET]`.
 
-    File names and times may hold colons. So a file of the whole name wins; else the last `:`
-    divides that has a file before it and a weight, an offset or both behind it; else, so that a
-    missing file is told by its name, the last `:` with a weight behind it.
+    File names and times may hold colons. So a file of the whole name wins; else the last `:` (or
+    `@`) divides that has a file before it and a weight, an offset or both behind it; else, so that
+    a missing file is told by its name, the last `:` with a weight behind it.
 
     Raises:
         OptionError: what follows the name of a file is no weight.
@@ -106,10 +106,12 @@ def parse_track(text: str) -> Track:
         return Track(text)
     cuts = [index for index, letter in enumerate(text) if letter == ":"][::-1]
     files = [cut for cut in cuts if text[:cut] == STDIN or os.path.isfile(text[:cut])]
+    at, _, offset = text.rpartition("@")
+    track = _divided(at, f"@{offset}") if os.path.isfile(at) or at == STDIN else None
     for cut in (*files, *cuts):
-        track = _divided(text[:cut], text[cut + 1 :])
-        if track is not None:
-            return track
+        track = track or _divided(text[:cut], text[cut + 1 :])
+    if track is not None:
+        return track
     if files:
         raise OptionError(
             f"{text!r} says {text[files[0] + 1 :]!r} of {text[: files[0]]!r}; allowed: {_ALLOWED}."

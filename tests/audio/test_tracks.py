@@ -54,6 +54,9 @@ def test_names_with_colons(folder: Path) -> None:
     Path("a.wav").touch()
     assert parse_track("a.wav:0.7") == Track("a.wav", 0.7)
     assert parse_track("a.wav:-6dB@1:02") == Track("a.wav", -6, in_db=True, offset_s=62)
+    assert parse_track("a.wav@2.5s") == Track("a.wav", offset_s=2.5)
+    assert parse_track("-@1:02") == Track("-", offset_s=62)
+    assert parse_track("b@2x.wav") == Track("b@2x.wav")
     Path("a.wav:0.7").touch()
     assert parse_track("a.wav:0.7") == Track("a.wav:0.7")
     assert parse_track("a.wav:0.7:1") == Track("a.wav:0.7", 1)
@@ -90,6 +93,7 @@ def test_gains() -> None:
         ("a.wav:", "says '' of 'a.wav'"),
         ("a.wav:dB", "says 'dB'"),
         ("a.wav:nan", "says 'nan'"),
+        ("a.wav@soon", "the offset of 'a.wav' is 'soon'"),
         ("a.wav:1@soon", "the offset of 'a.wav' is 'soon'"),
         ("a.wav:1@-2s", "the offset of 'a.wav' is '-2s'"),
         ("a.wav:1e9", "The weight of 'a.wav' is 1e[+]09; allowed: -1000 to 1000"),
