@@ -197,6 +197,11 @@ def load_font(size: int) -> FreeTypeFont:
     return ImageFont.truetype(FONT, size, layout_engine=ImageFont.Layout.BASIC)
 
 
+def fit_line(text: str, font: FreeTypeFont, width: int) -> str:
+    """The first line of a text, not wider than `width` pixels; shortened in its middle."""
+    return _lines(text, font, width)[0]
+
+
 def _lines(text: str, font: FreeTypeFont, width: int) -> list[str]:
     """Lines of a label, none wider than `width` pixels.
 
