@@ -267,7 +267,7 @@ class DiffusionGenerator(ABC):
 
     def _latents(self, noise: Tensor) -> Tensor:
         """The part of noise [B, N] that the walk starts from, [B, C, h, w]."""
-        return noise[:, -self.latent_size :].unflatten(1, self.parts.latent_shape)
+        return noise[:, -self.latent_size :].reshape(-1, *self.parts.latent_shape)
 
     def _predictor(
         self,
