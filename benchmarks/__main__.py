@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SPEED = ("startup", "generate", "generator", "spectrogram")
+SPEED = ("startup", "generate", "generator", "spectrogram", "biggan", "load")
 
 
 def main() -> int:
@@ -17,7 +17,7 @@ def main() -> int:
     for name in SPEED:
         print(f"== {name}", flush=True)
         status |= subprocess.run(
-            [sys.executable, Path(__file__).with_name(f"{name}.py")]
+            [sys.executable, "-m", f"benchmarks.{name}"], cwd=Path(__file__).parents[1]
         ).returncode
     return status
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from s2v_cli.abilities import DIFFUSION
 from s2v_cli.errors import DeviceError
 from s2v_cli.presets import Preset
 
@@ -30,13 +31,14 @@ def find_device(choice: str) -> torch.device:
 
 
 def find_dtype(choice: str, device: torch.device, preset: Preset) -> torch.dtype:
-    """The precision of a choice: `auto` is float32, but float16 for published models on CUDA.
+    """The precision of a choice: `auto` is float32, but float16 for diffusion models on CUDA.
 
     Raises:
         DeviceError: unknown, or not for that device.
     """
-    if choice == "auto":  # small models gain nothing from half precision
-        return torch.float16 if device.type == "cuda" and preset.assets else torch.float32
+    if choice == "auto":  # GANs and `mini` are small, and a seed stays closer across devices
+        diffusion = preset.weight("generator").network in DIFFUSION
+        return torch.float16 if device.type == "cuda" and diffusion else torch.float32
     if choice not in _DTYPES:
         raise DeviceError(f"dtype is {choice!r}; allowed: auto, {', '.join(_DTYPES)}.")
     if choice == "float16" and device.type == "cpu":

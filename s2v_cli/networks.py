@@ -76,8 +76,8 @@ _CONVERTERS = {
     "sound2vision-audio": "encoders.sound2vision_sound:convert_sound2vision",
     "sound2vision-face": "encoders.speaker:convert",
     "swav-resnet50": "encoders.swav:convert",
-    "icgan-128": "generators.biggan_weights:convert",
-    "icgan-256": "generators.biggan_weights:convert",
+    "icgan-128": "generators.biggan_weights:convert_128",
+    "icgan-256": "generators.biggan_weights:convert_256",
     "imagebind-audio": "encoders.imagebind:convert",
 }
 

@@ -86,7 +86,8 @@ class GenerateOptions:
         seed: of the first picture, 0 to 2**63 - 1; picture i uses seed + i.
         count: number of pictures, 1 to 10000.
         truncation: standard deviation of the noise, > 0 to 2; 1 is the training distribution,
-            less is more typical and less diverse. None takes the preset's default.
+            less is more typical and less diverse. ICGAN's BigGAN cuts its noise off at twice the
+            value instead, and 1 or more leaves it alone. None takes the preset's default.
         best_of: candidates for each picture, 1 to 256; the one whose image embedding lies
             nearest to the condition is kept.
         size: side of the picture in pixels, 16 to 4096, resampled; None keeps the generator's.

@@ -117,7 +117,7 @@ class Sound2Vision:
         Args:
             preset: name or path.
             device: `auto` takes CUDA, then Apple's MPS, then the CPU.
-            dtype: `auto` is float16 for published models on CUDA, else float32; float16 holds for
+            dtype: `auto` is float16 for diffusion models on CUDA, else float32; float16 holds for
                 the generator, encoders stay in float32.
             weights_dir: where the weights lie, if not where the preset says.
             low_vram: save graphics memory with diffusion presets, at the price of time.

@@ -91,8 +91,6 @@ class Asset:
         converted_bytes: of tensors: size after conversion, about.
         scratch_bytes: that conversion needs on disk for a while.
         signature: keys and shapes that tell it from other files.
-        converted: keys and shapes that conversion must give, where one converter knows several
-            networks.
         pipeline: of a folder: names of diffusers pipelines that tell it.
         config: of a folder: entries of its config.json that tell it.
         marks: of another file: texts that it holds.
@@ -114,7 +112,6 @@ class Asset:
     converted_bytes: int = 0
     scratch_bytes: int = 0
     signature: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    converted: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     pipeline: tuple[str, ...] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
     marks: tuple[str, ...] = ()
@@ -237,7 +234,6 @@ def _asset(name: str, table: dict[str, Any]) -> Asset:
         pipeline=tuple(table.pop("pipeline", ())),
         marks=tuple(table.pop("marks", ())),
         signature=_shapes(table.pop("signature", {})),
-        converted=_shapes(table.pop("converted", {})),
         folder_bytes=sizes,
         estimated=estimated,
         **table,

@@ -78,7 +78,8 @@ def weight_files(place: Path, *, half: bool = False) -> tuple[list[Path], str | 
 
     Args:
         place: folder of the part.
-        half: prefer the `fp16` variant, half the size; else it is taken only where nothing else is there.
+        half: prefer the `fp16` variant, half the size; else it is taken only where nothing else
+            is there.
 
     Raises:
         WeightsError: no safetensors file is there.

@@ -33,7 +33,6 @@ def convert_files(
     files: Mapping[str, Path],
     target: Path,
     converter: Converter,
-    shapes: Mapping[str, tuple[int, ...]] | None = None,
 ) -> None:
     """Convert published files and write `target` whole or not at all.
 
@@ -41,8 +40,6 @@ def convert_files(
         files: published file name -> path.
         target: a safetensors file; its folder is there.
         converter: knows the published layout, and refuses what it does not know.
-        shapes: that some of the tensors must have: one converter may know networks of several
-            sizes.
 
     Raises:
         WeightsError: the files are not what the converter reads, or the disk is full.
@@ -54,13 +51,6 @@ def convert_files(
     tensors = converter(files)
     if not tensors or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
         raise WeightsError(f"{', '.join(map(str, files.values()))} holds no weights.")
-    for key, shape in (shapes or {}).items():
-        actual = tuple(tensors[key].shape) if key in tensors else None
-        if actual != shape:
-            raise WeightsError(
-                f"{', '.join(map(str, files.values()))} is of another size of network: {key!r} "
-                f"is {'missing' if actual is None else list(actual)}; needed: {list(shape)}."
-            )
     temporary = target.with_name(f".{target.name}.tmp")
     try:
         save_file({key: _owned(tensor) for key, tensor in tensors.items()}, temporary)

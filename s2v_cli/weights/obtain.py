@@ -125,7 +125,7 @@ def make_tensors(order: Order, files: dict[str, Path], converter: Converter) -> 
     """
     order.tell("converting")
     target = order.folder / f"{order.asset.name}.safetensors"
-    convert_files(files, target, converter, order.asset.converted)
+    convert_files(files, target, converter)
     return FileRecord(target.name, target.stat().st_size, order.stamps.rehash(target))
 
 
