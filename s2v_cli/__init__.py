@@ -15,16 +15,22 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from s2v_cli.audio.mix import apply_gain
+    from s2v_cli.audio.mixdown import mix_sounds
     from s2v_cli.audio.read import Sound, read_sound
+    from s2v_cli.audio.tracks import MixOptions, Track
     from s2v_cli.errors import S2VError
     from s2v_cli.options import GenerateOptions, SoundOptions
+    from s2v_cli.photo import PhotoOptions
     from s2v_cli.pipeline import Picture, Sound2Vision, SoundEmbedding
     from s2v_cli.presets import Preset, list_presets, load_preset
     from s2v_cli.space import EmbeddingSpace
+    from s2v_cli.strip import film_strip
 
 _HOMES = {
     "EmbeddingSpace": "space",
     "GenerateOptions": "options",
+    "MixOptions": "audio.tracks",
+    "PhotoOptions": "photo",
     "Picture": "pipeline",
     "Preset": "presets",
     "S2VError": "errors",
@@ -32,15 +38,20 @@ _HOMES = {
     "Sound2Vision": "pipeline",
     "SoundEmbedding": "pipeline",
     "SoundOptions": "options",
+    "Track": "audio.tracks",
     "apply_gain": "audio.mix",
+    "film_strip": "strip",
     "list_presets": "presets",
     "load_preset": "presets",
+    "mix_sounds": "audio.mixdown",
     "read_sound": "audio.read",
 }
 
 __all__ = [
     "EmbeddingSpace",
     "GenerateOptions",
+    "MixOptions",
+    "PhotoOptions",
     "Picture",
     "Preset",
     "S2VError",
@@ -48,10 +59,13 @@ __all__ = [
     "Sound2Vision",
     "SoundEmbedding",
     "SoundOptions",
+    "Track",
     "__version__",
     "apply_gain",
+    "film_strip",
     "list_presets",
     "load_preset",
+    "mix_sounds",
     "read_sound",
 ]
 

@@ -195,12 +195,12 @@ def draw_with_photo(
     if photo.mode == "compose":
         pictures = []
         for number, (weight, blend) in enumerate(zip(weights, blends, strict=True)):
-            draw = compose_with(model.generator, first, second, weight)
-            pictures += model.generate_strip(blend[None], options, draw=draw)
+            composed = compose_with(model.generator, first, second, weight)
+            pictures += model.generate_strip(blend[None], options, draw=composed)
             if progress:
                 progress(number + 1, len(weights))
         return pictures
-    draw = None
+    draw: Draw | None = None
     if not isinstance(image, torch.Tensor) and photo.mode == "sdedit":
         draw = start_from(model.generator, to_tensor(image.convert("RGB")), photo)
     return model.generate_strip(blends, options, progress=progress, draw=draw)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from s2v_cli.audio.decode import Decoder, cannot_read, open_decoder
+from s2v_cli.audio.decode import Block, Decoder, cannot_read, open_decoder
 from s2v_cli.audio.mix import Wave, apply_gain, sum_waves
 from s2v_cli.audio.read import STDIN, Sound, local_file, read_sound, read_windows, sound_sha256
 from s2v_cli.audio.tracks import MixOptions, Track, check_sweep, check_tracks
@@ -81,6 +81,7 @@ def mix_sounds(
     if sweep is not None:
         check_sweep(tracks)
     tracks = tuple(track for track in tracks if track.gain)
+    digests: tuple[str, ...]
     if len(tracks) == 1 and not tracks[0].offset_s:
         (track,) = tracks
         plain = replace(options, gain_db=0.0)
@@ -200,6 +201,10 @@ class _Mix:
             count = min(_CHUNK_S * self.rate, stop - first)
             waves = np.stack([voice.read(first, count) for voice in self._voices])
             yield sum_waves(waves, [1.0] * len(self._voices))
+
+    def channels(self, start: int, stop: int) -> Iterator[Block]:
+        """Samples start to stop: float32 [n, 1] blocks."""
+        return (block[:, None] for block in self.blocks(start, stop))
 
     def close(self) -> None:
         """The tracks are closed by whoever opened them."""
