@@ -61,7 +61,7 @@ ABILITIES = {
     "edit": Ability("edit", _COMPARED),
     "face": Ability("face", ("speech_encoder", "generator")),
     "blend": Ability("blend", ("speech_encoder", *_DRAWN), _needs_environment),
-    "explain": Ability("explain", _DRAWN, _needs_convolution),
+    "explain": Ability("explain", _COMPARED, _needs_convolution),
     "animate": Ability("animate", _DRAWN),
     "nearest": Ability("nearest", ("sound_encoder", "image_encoder")),
     "replay": Ability("replay", _DRAWN),

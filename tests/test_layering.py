@@ -27,7 +27,7 @@ LAYERS = [
     {"inversion", "photo"},
     {"pipeline"},
     {"job"},
-    {"frames", "gradcam", "motion"},
+    {"frames", "gradcam", "heatmap", "motion"},
     {"editor", "inversion_file", "speech"},
     {"animation", "batch", "blend", "diagnosis", "editing", "explanation", "interpolation"}
     | {"mixing", "replay", "retrieval", "volume"},
