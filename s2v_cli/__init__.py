@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from s2v_cli.errors import S2VError
     from s2v_cli.options import GenerateOptions, SoundOptions
     from s2v_cli.photo import PhotoOptions
-    from s2v_cli.pipeline import Picture, Sound2Vision, SoundEmbedding
+    from s2v_cli.pipeline import Sound2Vision
     from s2v_cli.presets import Preset, list_presets, load_preset
+    from s2v_cli.results import Picture, SoundEmbedding
     from s2v_cli.space import EmbeddingSpace
     from s2v_cli.strip import film_strip
 
@@ -31,12 +32,12 @@ _HOMES = {
     "GenerateOptions": "options",
     "MixOptions": "audio.tracks",
     "PhotoOptions": "photo",
-    "Picture": "pipeline",
+    "Picture": "results",
     "Preset": "presets",
     "S2VError": "errors",
     "Sound": "audio.read",
     "Sound2Vision": "pipeline",
-    "SoundEmbedding": "pipeline",
+    "SoundEmbedding": "results",
     "SoundOptions": "options",
     "Track": "audio.tracks",
     "apply_gain": "audio.mix",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from s2v_cli.abilities import require_ability
 from s2v_cli.errors import DependencyError, OptionError, SoundError
+from s2v_cli.frames import share_of
 from s2v_cli.job import Job, Listener, Made, hearing_flags, note_oddities, sound_record
 from s2v_cli.options import GenerateOptions, SoundOptions, as_record
 from s2v_cli.outputs import check_sheet, plan_outputs
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from s2v_cli.audio.read import Sound
-    from s2v_cli.pipeline import Picture, Sound2Vision, SoundEmbedding
+    from s2v_cli.pipeline import Sound2Vision
+    from s2v_cli.results import Picture, SoundEmbedding
 
 CHUNK = 8  # pictures drawn before they are written: bounds memory, and what Ctrl-C loses
 
@@ -169,19 +171,10 @@ def _pictures(
         yield from model.generate_from_embedding(
             embedding.embedding,
             replace(options, seed=options.seed + offset, count=min(CHUNK, count - offset)),
-            progress=_scaled(
+            progress=share_of(
                 listener, number * count + offset, options.count, len(batch.sources) * count
             ),
         )
-
-
-def _scaled(listener: Listener, before: int, count: int, total: int) -> Callable[[int, int], None]:
-    """Progress of one chunk as progress of the batch."""
-
-    def progress(done: int, of: int) -> None:
-        listener.progress("Drawing", before + count * done / max(of, 1), total)
-
-    return progress
 
 
 def _finish(

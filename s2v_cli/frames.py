@@ -14,7 +14,8 @@ from s2v_cli.presets import load_preset
 from s2v_cli.strip import Theme, check_strip, film_strip
 
 if TYPE_CHECKING:
-    from s2v_cli.pipeline import Picture, Sound2Vision
+    from s2v_cli.pipeline import Sound2Vision
+    from s2v_cli.results import Picture
 
 
 @dataclass(frozen=True)

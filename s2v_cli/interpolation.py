@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from s2v_cli.audio.read import Sound
-    from s2v_cli.pipeline import Picture, Sound2Vision, SoundEmbedding
+    from s2v_cli.pipeline import Sound2Vision
+    from s2v_cli.results import Picture, SoundEmbedding
 
 MAX_FRAMES = 100
 

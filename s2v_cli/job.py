@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from s2v_cli.audio.read import Sound
-    from s2v_cli.pipeline import Sound2Vision, SoundEmbedding
+    from s2v_cli.pipeline import Sound2Vision
+    from s2v_cli.results import SoundEmbedding
 
 # What `--json` leaves out of a record.
 _NOT_SHOWN = frozenset(

@@ -26,7 +26,8 @@ from s2v_cli.strip import Theme
 
 if TYPE_CHECKING:
     from s2v_cli.audio.mixdown import Mixdown
-    from s2v_cli.pipeline import Sound2Vision, SoundEmbedding
+    from s2v_cli.pipeline import Sound2Vision
+    from s2v_cli.results import SoundEmbedding
 
 AUDIO_SUFFIXES = (".wav", ".mp3")
 CHUNK = 8  # pictures drawn before they are written: bounds memory, and what Ctrl-C loses

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from s2v_cli.audio.read import Sound
-    from s2v_cli.pipeline import Picture, Sound2Vision
+    from s2v_cli.pipeline import Sound2Vision
+    from s2v_cli.results import Picture
 
     Draw = Callable[[Tensor, Tensor, GenerateOptions], Tensor]
 
@@ -173,7 +174,7 @@ def draw_with_photo(
     weights: Sequence[float],
     photo: PhotoOptions,
     options: GenerateOptions | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[float, float], None] | None = None,
 ) -> list[Picture]:
     """Draw a picture for each weight of a photo against a sound; see `Sound2Vision.interpolate`."""
     import torch

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,8 @@ from s2v_cli.latent import mean_embedding, similarity
 from s2v_cli.networks import Setting, build_network
 from s2v_cli.options import DeviceChoice, DtypeChoice, GenerateOptions, SoundOptions, WindowChoice
 from s2v_cli.presets import Preset, load_preset
-from s2v_cli.space import EmbeddingSpace, require_same_space
+from s2v_cli.results import Picture, SoundEmbedding
+from s2v_cli.space import require_same_space
 from s2v_cli.weights.store import asset_sha256
 
 if TYPE_CHECKING:
@@ -33,40 +33,7 @@ if TYPE_CHECKING:
     from s2v_cli.photo import Draw, PhotoOptions
 
 BATCH = 8  # pictures that go through the generator at once
-
-
-@dataclass(frozen=True)
-class SoundEmbedding:
-    """What a sound encoder makes of a sound.
-
-    Attributes:
-        embedding: z^A, float32 [D], on the CPU.
-        space: that it lies in.
-        familiarity: how surely the sound is of a kind that the model was taught, 0 to 1; None
-            for models that cannot tell.
-        familiar: whether that is enough to expect a fitting picture; None likewise.
-    """
-
-    embedding: Tensor
-    space: EmbeddingSpace
-    familiarity: float | None = None
-    familiar: bool | None = None
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One generated picture.
-
-    Attributes:
-        image: the picture, RGB.
-        seed: that made it.
-        similarity: cosine of its image embedding and the condition, where candidates were
-            compared; else None.
-    """
-
-    image: Image
-    seed: int
-    similarity: float | None = None
+Progress = Callable[[float, float], None]
 
 
 class Sound2Vision:
@@ -95,7 +62,9 @@ class Sound2Vision:
         self.low_vram = low_vram
         self.space = preset.space
         self._weights_dir = weights_dir
-        self.weights_sha256 = {w.role: w.sha256 for w in preset.weights if w.file}
+        self.weights_sha256: dict[str, str] = {
+            weight.role: weight.sha256 for weight in preset.weights if weight.file
+        }
         self.sound_encoder: SoundEncoder = self._build("sound_encoder")
         self.generator: Generator = self._build("generator")
         self._image_encoder: ImageEncoder | None = None
@@ -269,7 +238,7 @@ class Sound2Vision:
         embedding: Tensor,
         options: GenerateOptions | None = None,
         *,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
     ) -> list[Picture]:
         """Make pictures from one embedding [D] of this model's space.
 
@@ -291,7 +260,7 @@ class Sound2Vision:
         embeddings: Tensor,
         options: GenerateOptions | None = None,
         *,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
         draw: Draw | None = None,
     ) -> list[Picture]:
         """Make one picture of each embedding [F, D], all with the noise of one seed.
@@ -321,7 +290,7 @@ class Sound2Vision:
         self,
         plan: Sequence[tuple[int, Tensor]],
         options: GenerateOptions,
-        progress: Callable[[int, int], None] | None,
+        progress: Progress | None,
         draw: Draw | None = None,
     ) -> list[Picture]:
         """A picture for each seed and embedding [D] of a plan, in batches."""
@@ -342,7 +311,8 @@ class Sound2Vision:
                 if draw:
                     image = draw(self._ready(some, options), some_conditions, options)
                 else:
-                    image = self.draw(some, some_conditions, options)
+                    steps = _within(progress, drawn, len(some), total)
+                    image = self.draw(some, some_conditions, options, steps)
                 images.append(image.float())
                 drawn += len(some)
                 if progress:
@@ -351,14 +321,21 @@ class Sound2Vision:
             pictures += [Picture(i, s, score) for s, (i, score) in zip(seeds, kept, strict=True)]
         return pictures
 
-    def draw(self, noise: Tensor, conditions: Tensor, options: GenerateOptions) -> Tensor:
+    def draw(
+        self,
+        noise: Tensor,
+        conditions: Tensor,
+        options: GenerateOptions,
+        progress: Progress | None = None,
+    ) -> Tensor:
         """Images [B, 3, R, R] in [-1, 1] from noise [B, N] and conditions [B, D].
 
         The noise is as `noise` drew it; truncation and the model's own options are applied here.
+        A generator that takes many steps tells `progress` how many of them are done.
         """
         generator, noise = self.generator, self._ready(noise, options)
         if isinstance(generator, DrawsWithOptions):
-            return generator.draw(noise, conditions, options)
+            return generator.draw(noise, conditions, options, progress)
         return generator(noise, conditions)
 
     def _compare(self, images: Tensor, condition: Tensor) -> Tensor:
@@ -387,7 +364,7 @@ class Sound2Vision:
         truncation: float | None = None,
         best_of: int | None = None,
         size: int | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
     ) -> list[Image]:
         """Make `count` pictures of a sound; see `SoundOptions` and `GenerateOptions`.
 
@@ -486,3 +463,10 @@ class Sound2Vision:
         for name in weight.assets:
             self.weights_sha256[name] = asset_sha256(name, self._weights_dir)
         return network
+
+
+def _within(progress: Progress | None, done: int, count: int, total: int) -> Progress | None:
+    """Steps of a batch as shares of all pictures."""
+    if progress is None:
+        return None
+    return lambda step, steps: progress(done + count * step / steps, total)

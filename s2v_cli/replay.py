@@ -97,7 +97,7 @@ def replay(
 
 
 def _arguments(record: Mapping[str, Any], picture: Path) -> list[str]:
-    arguments = record.get("arguments")
+    arguments: list[Any] = record.get("arguments", [])
     right = isinstance(arguments, list) and all(isinstance(word, str) for word in arguments)
     if not right or len(arguments) < 2 or arguments[0] != "s2v" or arguments[1] not in _DRAWING:
         raise PictureError(f"The record of {str(picture)!r} holds no command that can be run.")

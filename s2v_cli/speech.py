@@ -11,7 +11,8 @@ from s2v_cli.options import SoundOptions
 
 if TYPE_CHECKING:
     from s2v_cli.audio.read import Sound
-    from s2v_cli.pipeline import Sound2Vision, SoundEmbedding
+    from s2v_cli.pipeline import Sound2Vision
+    from s2v_cli.results import SoundEmbedding
 
 
 def read_speech(

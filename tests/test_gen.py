@@ -18,8 +18,9 @@ from PIL import Image
 
 import s2v_cli
 from s2v_cli.picture import read_picture, read_record
-from s2v_cli.pipeline import Sound2Vision, SoundEmbedding
+from s2v_cli.pipeline import Sound2Vision
 from s2v_cli.presets import load_preset
+from s2v_cli.results import SoundEmbedding
 
 if TYPE_CHECKING:
     from conftest import RunHere, RunProcess, WriteTone

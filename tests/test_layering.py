@@ -18,7 +18,7 @@ MAPPED = {"s2v_cli.presets": "presets", "s2v_cli.training": "training"}
 LAYERS = [
     {"errors"},
     {"_torchaudio", "duration", "options", "outputs", "space"},
-    {"presets"},
+    {"presets", "results"},
     {"abilities", "video"},
     {"audio", "device", "latent", "picture", "strip", "weights"},
     {"candidates", "encoders"},

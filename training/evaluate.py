@@ -26,7 +26,8 @@ from torch.nn import functional as F
 from s2v_cli.encoders.mini_image import MiniImageEncoder
 from s2v_cli.errors import TrainingError
 from s2v_cli.picture import make_grid, save_picture, to_image, write_file
-from s2v_cli.pipeline import Sound2Vision, SoundEmbedding
+from s2v_cli.pipeline import Sound2Vision
+from s2v_cli.results import SoundEmbedding
 from s2v_cli.training import crops
 from s2v_cli.training.dataset import (
     EXTRA_PAIRS,

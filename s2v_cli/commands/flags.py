@@ -209,7 +209,7 @@ def drawing_command(
         leave: names of shared flags that the command does without or types itself, separated by
             spaces.
     """
-    groups = [_hearing] if hears else []
+    groups: list[Callable[..., None]] = [_hearing] if hears else []
     groups += [_drawing, _computing, _writing]
     left = leave.split()
 

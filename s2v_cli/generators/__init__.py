@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor
@@ -42,6 +43,15 @@ class Truncates(Protocol):
 class DrawsWithOptions(Protocol):
     """A generator that reads options of its own, such as steps."""
 
-    def draw(self, noise: Tensor, embedding: Tensor, options: GenerateOptions) -> Tensor:
-        """Make image [B, 3, R, R] in [-1, 1] from noise [B, N] and embedding [B, D]."""
+    def draw(
+        self,
+        noise: Tensor,
+        embedding: Tensor,
+        options: GenerateOptions,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Tensor:
+        """Make image [B, 3, R, R] in [-1, 1] from noise [B, N] and embedding [B, D].
+
+        `progress` hears the steps that are done, and all.
+        """
         ...
