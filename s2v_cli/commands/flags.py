@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from s2v_cli.commands.asking import dialogue_of, pull_options
+from s2v_cli.abilities import ABILITIES, require_ability
 from s2v_cli.console import Console
 from s2v_cli.duration import parse_duration
 from s2v_cli.errors import OptionError
@@ -235,6 +236,8 @@ def drawing_command(
                 quiet=flags.get("quiet", False),
             )
             job = _job(function.__name__, flags)
+            if job.command in ABILITIES:  # before anything is downloaded in vain
+                require_ability(load_preset(job.preset), job.command)
             _have_weights(job, roles, flags, printer.console)
             if hears:
                 named["sound_options"] = _sound_options(flags)
