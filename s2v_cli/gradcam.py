@@ -112,6 +112,8 @@ def explain(
         silence = torch.zeros_like(_windows(model, sound))
         with torch.no_grad():
             base = encoder.feature_map(encoder.spectrogram(silence))
+        if torch.equal(base, heard):  # of silence nothing is left to explain
+            return _finish(torch.zeros_like(heard).sum(dim=1), spectrogram, image)
         steps = FEW_STEPS if isinstance(model.generator, DrawsWithOptions) else STEPS
         shares = (torch.arange(steps, device=heard.device) + 0.5) / steps
         points = [torch.lerp(base, heard, share) for share in shares.to(heard.dtype)]
@@ -127,10 +129,14 @@ def explain(
         gradient += torch.autograd.grad(scalar, some)[0].sum(dim=0)
     weights = gradient.mean(dim=(0, 2, 3))  # [C]
     heat = torch.einsum("c,wcft->wft", weights.float(), heard.float()).relu()
+    return _finish(heat, spectrogram, image)
+
+
+def _finish(heat: Tensor, spectrogram: Tensor, image: Tensor) -> Heat:
     largest = heat.amax()
     if bool(largest > 0):
         heat = heat / largest
-    return Heat(heat.cpu(), spectrogram[:, 0].float().cpu(), image[0].detach().float().cpu())
+    return Heat(heat.float().cpu(), spectrogram[:, 0].float().cpu(), image[0].float().cpu())
 
 
 def _windows(model: Sound2Vision, sound: Sound) -> Tensor:

@@ -12,8 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
-from s2v_cli.commands.asking import dialogue_of, pull_options
 from s2v_cli.abilities import ABILITIES, require_ability
+from s2v_cli.commands.asking import dialogue_of, pull_options
 from s2v_cli.console import Console
 from s2v_cli.duration import parse_duration
 from s2v_cli.errors import OptionError
