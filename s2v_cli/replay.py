@@ -77,7 +77,7 @@ def replay(
     recorded = _arguments(record, picture)
     flags, given = _split(recorded, picture)
     given = list(inputs) or given
-    if "-" in given:
+    if any(word == "-" or word[:2] in ("-:", "-@") for word in given):  # mix weighs it so
         raise SoundError(
             f"{str(picture)!r} was made from standard input; give the sound with --input FILE."
         )
