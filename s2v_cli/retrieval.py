@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from s2v_cli.job import (
 from s2v_cli.options import GenerateOptions, SoundOptions, as_record
 from s2v_cli.outputs import plan_outputs, sound_stem
 from s2v_cli.presets import Preset, load_preset
-from s2v_cli.strip import Theme, check_strip, film_strip
+from s2v_cli.strip import Theme, film_strip
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -326,11 +327,8 @@ def _write_index(place: Path, index: Index) -> None:
 
 def _plan(asked: Search, preset: Preset) -> Path | None:
     job = asked.job
-    if job.target is None:
-        return None
-    check_strip(asked.count, CELL)
-    if job.target == "-":
-        return Path("-")
+    if job.target in (None, "-"):
+        return None if job.target is None else Path("-")
     return plan_outputs(
         job.target,
         [f"{sound_stem(asked.query)}-nearest.png"],
@@ -392,7 +390,11 @@ def _sheet(
         cells.append(ImageOps.contain(photo, (CELL, CELL), Image.Resampling.LANCZOS))
     labels = [f"{match.similarity:.3f}\n{match.path.name}" for match in matches]
     sheet = film_strip(
-        cells, labels, caption=f"nearest to {sound_stem(asked.query)}", theme=asked.theme
+        cells,
+        labels,
+        caption=f"nearest to {sound_stem(asked.query)}",
+        theme=asked.theme,
+        columns=math.ceil(math.sqrt(1.3 * len(cells))),
     )
     arguments = _command_line(asked, path)
     record = asked.job.record(
