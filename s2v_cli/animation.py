@@ -212,11 +212,11 @@ def _write(
         sound=track,
         comment=json.dumps(record, sort_keys=True) if job.metadata else None,
     ) as writer:
-        _add_all(writer, first, pictures)
+        add_all(writer, first, pictures)
     return Made(path, first, record)
 
 
-def _add_all(writer: Writer, first: Image, others: Iterator[Image]) -> None:
+def add_all(writer: Writer, first: Image, others: Iterator[Image]) -> None:
     """Write frames in a thread of its own, beside the drawing; one batch waits at most."""
     from concurrent.futures import Future, ThreadPoolExecutor
 

@@ -181,7 +181,7 @@ def folded(heat: Map, frames: int) -> Map:
     return np.asarray(sums / counts, np.float32)
 
 
-def _moments(curve: Map, times: Map, frequencies_hz: Map) -> list[Moment]:
+def _moments(curve: Map, times: npt.NDArray[np.float64], frequencies_hz: Map) -> list[Moment]:
     import numpy as np
 
     step = 1 / CURVE_RATE
