@@ -202,7 +202,7 @@ class _Facts:
         entries = {
             "sounds": self.sounds,
             "weight": weights,
-            "path": asked.path,
+            "way": asked.path,
             "sound_options": as_record(asked.sound_options),
         }
         return Description([], flags, entries)

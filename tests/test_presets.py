@@ -58,6 +58,7 @@ def test_mini_is_whole() -> None:
     assert {weight.role for weight in mini.weights} == {
         "sound_encoder",
         "image_encoder",
+        "speech_encoder",
         "generator",
     }
     for weight in mini.weights:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from s2v_cli.audio.filterbank import log_mel
 from s2v_cli.encoders.mini_sound import PROTOTYPES, MiniSoundEncoder
-from s2v_cli.encoders.mini_speech import MiniSpeechEncoder
+from s2v_cli.encoders.mini_speech import GROUPS, MiniSpeechEncoder
 from s2v_cli.training.latents import blended_embedding
 from s2v_cli.training.sound_stage import (
     BLEND,
@@ -32,7 +32,8 @@ from s2v_cli.training.speech_stage import SpeechStage
 
 PRIOR_SHARE = 0.7  # how far a sound is drawn to its likely photos; what is left tells its own
 PULL = 0.3  # towards the plain shift by the mean gap; chosen on validation sounds
-SPEECH_PULL = 0.06  # the same for voices: a fifth, as there are a fifth as many groups
+SPEECH_PRIOR_SHARE = 0.9  # how far a voice is drawn to the likely faces
+CLEAREST = 1 / 12  # share of a group's faces that these are means of
 
 
 @torch.no_grad()
@@ -85,36 +86,16 @@ def fit_prior(encoder: MiniSoundEncoder, stage: SoundStage) -> None:
     encoder.prior_share = torch.tensor(PRIOR_SHARE)
 
 
-@torch.no_grad()
-def fit_speech_bridge(encoder: MiniSpeechEncoder, stage: SpeechStage, seed: int = 0) -> None:
-    """The same for voices: each is paired with clear faces of its group.
-
-    Every group counts the same, and in it every speaker. Levels are random, since the level of a
-    voice says nothing.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    sounds, images, weights = [], [], []
-    for group, name in enumerate(stage.voices.groups):
-        speakers = stage.voices.speakers[name]
-        for index, share in [(i, 1 / len(own)) for own in speakers for i in own]:
-            wave = loudest_window(stage.voices.waves[index], encoder.samples)[None]
-            level = QUIETEST_DBFS + (LOUDEST_DBFS - QUIETEST_DBFS) * torch.rand(
-                1, generator=generator
-            )
-            wave = wave * 10 ** ((level - level_of(wave)) / 20)[:, None]
-            sounds.append(encoder.embed(encoder.feature_map(log_mel(wave, encoder.samples))))
-            images.append(stage.faces(torch.tensor([group]), generator))
-            weights.append(share / len(speakers))
-    matrix, encoder.bridge_offset = ridge_to_identity(
-        torch.cat(sounds), torch.cat(images), torch.tensor(weights), SPEECH_PULL
-    )
-    encoder.bridge = matrix - torch.eye(len(matrix))
-
-
 def fit_speech_prior(encoder: MiniSpeechEncoder, stage: SpeechStage) -> None:
-    """Fill in `prototypes`, a mean of clear faces for each group; to be called last."""
-    encoder.prototypes = stage.mean_faces()
-    encoder.prior_share = torch.tensor(PRIOR_SHARE)
+    """Fill in `prototypes`, a mean of the clearest faces of each group; to be called last.
+
+    It needs no bridge before it: what is left of where the voice itself lies is a tenth.
+    """
+    faces = stage.mean_faces(CLEAREST)
+    prototypes = torch.zeros(GROUPS, faces.shape[1])
+    prototypes[: len(faces)] = faces
+    encoder.prototypes = prototypes
+    encoder.prior_share = torch.tensor(SPEECH_PRIOR_SHARE)
 
 
 def ridge_to_identity(

@@ -27,6 +27,7 @@ from s2v_cli.training.recipe import StageOptions
 from s2v_cli.training.voice_classifier import VOICE_OPTIONS, train_voice_classifier
 from s2v_cli.training.voices import age_of, find_speech, gender_of
 
+FACES_TOO = frozenset({"baby"})  # photo groups that show faces beside those of `faces/`
 CHILD = "child"  # the age group whose gender a voice hardly tells
 
 
@@ -194,7 +195,8 @@ def _shown(judge: Judge, pictures: Tensor) -> tuple[Tensor, list[str], Tensor]:
     """The judge's shares [N, 6] of the face groups, their names, and whether a face comes first."""
     faces = [i for i, name in enumerate(judge.names) if name.startswith("face_")]
     _, logits = look(judge, pictures)
-    is_face = torch.isin(logits.argmax(dim=1), torch.tensor(faces))
+    shown = faces + [i for i, name in enumerate(judge.names) if name in FACES_TOO]
+    is_face = torch.isin(logits.argmax(dim=1), torch.tensor(shown))
     names = [judge.names[i].removeprefix("face_") for i in faces]
     return logits.softmax(dim=1)[:, faces], names, is_face
 
@@ -223,7 +225,7 @@ def face_report(results: dict[str, Any]) -> str:
     lines = [
         f"{results['preset']}, split {results['split']}: {faces['count']} utterances of "
         f"{faces['speakers']} speakers, {results['seeds']} faces each; "
-        f"{results['called_a_face']:.1%} called a face by the judge",
+        f"{results['called_a_face']:.1%} called a face (or baby) by the judge",
         "",
         f"{'means with 95 %':<18}{'gender':^22}{'without children':^22}{'age group':^22}",
     ]

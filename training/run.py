@@ -18,7 +18,7 @@ from s2v_cli.errors import TrainingError
 from s2v_cli.generators.mini import SHIFT, STEPS, MiniGenerator
 from s2v_cli.generators.mini_codec import LatentDecoder, LatentEncoder
 from s2v_cli.generators.mini_flow import LatentFlow
-from s2v_cli.training.bridge import fit_bridge, fit_prior, fit_speech_bridge, fit_speech_prior
+from s2v_cli.training.bridge import fit_bridge, fit_prior, fit_speech_prior
 from s2v_cli.training.codec_stage import CodecStage, DrawLatents
 from s2v_cli.training.dataset import Photo, find_clips, find_photos, load_photos, load_waves
 from s2v_cli.training.export import export_preset
@@ -184,7 +184,7 @@ class Run:
         return encoder
 
     def speech_encoder(self, table: CropTable, start: MiniSoundEncoder) -> MiniSpeechEncoder:
-        """Stage `speech_encoder`, with its bridge, prior and familiarity fitted."""
+        """Stage `speech_encoder`, with its prior and familiarity fitted."""
         waves = load_waves(self.speech, self.folder / "cache")
         options = self.recipe.stage("speech_encoder")
         with _seeded(self._stage_seed("speech_encoder")):
@@ -192,7 +192,6 @@ class Run:
         seed = self._stage_seed("speech_encoder")
         averages = run_stage(stage, options, self.folder, seed, self.progress)
         encoder = cast(MiniSpeechEncoder, averages["encoder"])
-        fit_speech_bridge(encoder, stage)
         fit_familiarity(encoder, self.speech, waves, CALLED_SPEECH)
         fit_speech_prior(encoder, stage)
         return encoder

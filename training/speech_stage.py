@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from s2v_cli.encoders.mini_sound import MiniSoundEncoder
-from s2v_cli.encoders.mini_speech import MiniSpeechEncoder
+from s2v_cli.encoders.mini_speech import GROUPS, MiniSpeechEncoder
 from s2v_cli.errors import TrainingError
 from s2v_cli.training.dataset import Clip
 from s2v_cli.training.latents import CropTable
@@ -54,7 +54,7 @@ class SpeechStage:
         voices: that it is trained on.
 
     Raises:
-        TrainingError: a group of voices has no faces.
+        TrainingError: a group of voices has no faces, or there are too many groups.
     """
 
     name = "speech_encoder"
@@ -73,8 +73,11 @@ class SpeechStage:
         for name in self.voices.groups:
             if f"face_{name}" not in table.names:
                 raise TrainingError(f"speech/ has the class {name!r}, but faces/ has none of it.")
-        groups = [table.names.index(f"face_{name}") for name in self.voices.groups]
-        self._clear = clear_crops(table, groups)
+        if len(self.voices.groups) > GROUPS:
+            raise TrainingError(
+                f"speech/ has {len(self.voices.groups)} classes; allowed: at most {GROUPS}."
+            )
+        self._clear = clear_crops(table, self._face_groups, CLEAR)
         encoder = MiniSpeechEncoder()
         if start is not None:
             encoder.start_from(start)
@@ -83,6 +86,10 @@ class SpeechStage:
         self.optimisers: dict[str, torch.optim.Optimizer] = {
             "encoder": torch.optim.AdamW(encoder.parameters(), weight_decay=options.weight_decay)
         }
+
+    @property
+    def _face_groups(self) -> list[int]:
+        return [self.table.names.index(f"face_{name}") for name in self.voices.groups]
 
     def faces(self, group: Tensor, generator: torch.Generator) -> Tensor:
         """z^V [B, 256] of clear faces of groups [B], each the mean of `FACES` of them."""
@@ -93,9 +100,10 @@ class SpeechStage:
             rows.append(self.table.embedding[chosen].mean(dim=0))
         return F.normalize(torch.stack(rows), dim=1)
 
-    def mean_faces(self) -> Tensor:
-        """Unit mean z^V of each group's clear faces, [G, 256]."""
-        means = [self.table.embedding[crops].mean(dim=0) for crops in self._clear]
+    def mean_faces(self, share: float = CLEAR) -> Tensor:
+        """Unit mean z^V of each group's clearest faces, a share of them all, [G, 256]."""
+        clear = clear_crops(self.table, self._face_groups, share)
+        means = [self.table.embedding[crops].mean(dim=0) for crops in clear]
         return F.normalize(torch.stack(means), dim=1)
 
     def step(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
@@ -143,8 +151,8 @@ class SpeechStage:
         }
 
 
-def clear_crops(table: CropTable, groups: Sequence[int]) -> list[Tensor]:
-    """Indices of the crops of each face group that show it whole and most clearly.
+def clear_crops(table: CropTable, groups: Sequence[int], share: float) -> list[Tensor]:
+    """Indices of the crops of each face group that show it whole and most clearly: a share of them.
 
     How clearly is told by a ridge regression from z^V to the groups: by how much a crop's own group
     comes out above the next.
@@ -166,5 +174,5 @@ def clear_crops(table: CropTable, groups: Sequence[int]) -> list[Tensor]:
     clear = []
     for group, crops in enumerate(whole):
         order = margin[own == group].argsort(descending=True)
-        clear.append(crops[order[: max(1, round(CLEAR * len(crops)))]])
+        clear.append(crops[order[: max(1, round(share * len(crops)))]])
     return clear

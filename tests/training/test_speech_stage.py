@@ -22,13 +22,14 @@ from s2v_cli.encoders.mini_speech import MiniSpeechEncoder
 from s2v_cli.errors import PresetError, TrainingError
 from s2v_cli.generators.mini import MiniGenerator
 from s2v_cli.pipeline import Sound2Vision
-from s2v_cli.training.bridge import fit_speech_bridge, fit_speech_prior
+from s2v_cli.training.bridge import fit_speech_prior
 from s2v_cli.training.dataset import Clip, find_voices
 from s2v_cli.training.export import export_preset
+from s2v_cli.training.familiarity import fit_familiarity
 from s2v_cli.training.latents import CropTable
 from s2v_cli.training.recipe import Recipe, StageOptions
 from s2v_cli.training.run import Run
-from s2v_cli.training.speech_stage import WHOLE, SpeechStage, clear_crops
+from s2v_cli.training.speech_stage import CALLED_SPEECH, WHOLE, SpeechStage, clear_crops
 from s2v_cli.training.voices import OTHERS, Voices, find_speech
 
 GROUPS = {"female_adult": 220.0, "male_adult": 110.0}  # pitch of the drawn voices, Hz
@@ -152,7 +153,7 @@ def test_a_batch_holds_every_group_alike_at_any_level() -> None:
 
 
 def test_clear_faces_are_whole_and_the_most_typical(table: CropTable) -> None:
-    clear = clear_crops(table, [0, 1])
+    clear = clear_crops(table, [0, 1], 1 / 3)
     for group, crops in enumerate(clear):
         whole = [10 * group + i for i in range(10) if table.zoom[10 * group + i] <= WHOLE]
         assert len(crops) == max(1, round(len(whole) / 3)) and set(crops.tolist()) <= set(whole)
@@ -170,6 +171,17 @@ def test_a_group_of_voices_without_faces_is_refused(table: CropTable) -> None:
         SpeechStage(clips, waves, table, OPTIONS)
 
 
+def test_more_groups_than_the_encoder_has_are_refused(table: CropTable) -> None:
+    clips, waves = made_up()
+    many = replace(table, names=[f"face_g{i}_adult" for i in range(7)])
+    clips = [
+        replace(clip, sound_class=f"g{i % 7}_adult", split="train")
+        for i, clip in enumerate(clips[:12])
+    ]
+    with pytest.raises(TrainingError, match="7 classes; allowed: at most 6"):
+        SpeechStage(clips, waves[:12], many, OPTIONS)
+
+
 @pytest.mark.slow
 def test_voices_find_the_faces_of_their_group(table: CropTable) -> None:
     clips, waves = made_up()
@@ -185,12 +197,12 @@ def test_voices_find_the_faces_of_their_group(table: CropTable) -> None:
     assert before == {"validation_gender": 1.0, "validation_age": 1.0}
     held = torch.stack([waves[5], waves[11]])
     apart = torch.linalg.vector_norm(encoder(held) - stage.mean_faces(), dim=1)
-    fit_speech_bridge(encoder, stage)
-    bridged = torch.linalg.vector_norm(encoder(held) - stage.mean_faces(), dim=1)
-    assert (bridged < apart).all()
+    fit_familiarity(encoder, clips, waves, CALLED_SPEECH)
     fit_speech_prior(encoder, stage)
     drawn = torch.linalg.vector_norm(encoder(held) - stage.mean_faces(), dim=1)
-    assert (drawn < bridged).all()
+    assert (drawn < apart / 2).all()
+    shares = encoder.recognise(torch.stack([waves[5], waves[11], F.pad(waves[-1], (0, 12_000))]))[1]
+    assert shares[:2].min() > shares[2]  # noise is no speech
 
 
 @pytest.mark.slow
