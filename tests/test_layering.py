@@ -27,7 +27,7 @@ LAYERS = [
     {"inversion", "photo"},
     {"pipeline"},
     {"job"},
-    {"frames", "gradcam", "heatmap", "motion"},
+    {"frames", "gradcam", "heatmap", "motion", "photo_index"},
     {"editor", "inversion_file", "speech"},
     {"animation", "batch", "blend", "diagnosis", "editing", "explanation", "interpolation"}
     | {"mixing", "replay", "retrieval", "volume"},

@@ -12,9 +12,9 @@ import pytest
 import soundfile
 from PIL import Image
 
+from s2v_cli.photo_index import find_photos, index_path
 from s2v_cli.picture import read_record
 from s2v_cli.pipeline import Sound2Vision
-from s2v_cli.retrieval import find_photos, index_path
 
 if TYPE_CHECKING:
     from conftest import RunHere, WriteTone
