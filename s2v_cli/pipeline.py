@@ -457,9 +457,13 @@ class Sound2Vision:
     def _build(self, role: str) -> Any:
         """One network of the preset with its weights, in eval mode."""
         weight = self.preset.weight(role)
-        network = build_network(
-            Setting(self.preset, weight, self.device, self.dtype, self.low_vram, self._weights_dir)
-        )
+        # Encoding loads on first use; weights loaded in its inference mode would take no gradient.
+        with torch.inference_mode(False):
+            network = build_network(
+                Setting(
+                    self.preset, weight, self.device, self.dtype, self.low_vram, self._weights_dir
+                )
+            )
         for name in weight.assets:
             self.weights_sha256[name] = asset_sha256(name, self._weights_dir)
         return network

@@ -64,6 +64,20 @@ def test_a_face_is_not_what_the_sound_encoder_draws(model: Sound2Vision) -> None
     ).max()
 
 
+def test_encoders_that_encoding_loads_take_gradients() -> None:
+    """Both are loaded on first use, which is in torch's inference mode."""
+    model = Sound2Vision.load("mini", device="cpu")
+    model.encode_speech(VOICE)
+    model.encode_image(ROOT / "examples/boat.jpg")
+    for encoder, shape in (
+        (model.speech_encoder, (1, 16_000)),
+        (model.image_encoder, (1, 3, 128, 128)),
+    ):
+        seen = torch.rand(shape, requires_grad=True)
+        encoder(seen)[0, 0].backward()
+        assert seen.grad is not None and bool(seen.grad.abs().sum() > 0)
+
+
 def test_a_record_draws_the_face_again(s2v: RunHere) -> None:
     assert s2v("face", VOICE, "--seed", 1, "-o", "a/voice-1.png", "--gain-db", -6).status == 0
     arguments = read_record(Path("a/voice-1.png"))["arguments"]

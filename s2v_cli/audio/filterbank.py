@@ -44,9 +44,10 @@ def mel_filters(bands: int, fft_size: int, sample_rate: int, low: float, high: f
 
 @lru_cache(maxsize=4)
 def _tables(device: str) -> tuple[Tensor, Tensor]:
-    window = torch.hann_window(FFT_SIZE)
-    filters = mel_filters(MEL_BANDS, FFT_SIZE, SAMPLE_RATE, LOWEST_HZ, HIGHEST_HZ)
-    return window.to(device), filters.to(device)
+    with torch.inference_mode(False):  # kept for callers that want gradients, too
+        window = torch.hann_window(FFT_SIZE)
+        filters = mel_filters(MEL_BANDS, FFT_SIZE, SAMPLE_RATE, LOWEST_HZ, HIGHEST_HZ)
+        return window.to(device), filters.to(device)
 
 
 def log_mel(wave: Tensor, samples: int) -> Tensor:
