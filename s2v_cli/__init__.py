@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from s2v_cli.audio.mixdown import mix_sounds
     from s2v_cli.audio.read import Sound, read_sound
     from s2v_cli.audio.tracks import MixOptions, Track
+    from s2v_cli.editor import Editor
     from s2v_cli.errors import S2VError
+    from s2v_cli.inversion import Inversion, InversionOptions
     from s2v_cli.options import GenerateOptions, SoundOptions
     from s2v_cli.photo import PhotoOptions
     from s2v_cli.pipeline import Sound2Vision
@@ -28,8 +30,11 @@ if TYPE_CHECKING:
     from s2v_cli.strip import film_strip
 
 _HOMES = {
+    "Editor": "editor",
     "EmbeddingSpace": "space",
     "GenerateOptions": "options",
+    "Inversion": "inversion",
+    "InversionOptions": "inversion",
     "MixOptions": "audio.tracks",
     "PhotoOptions": "photo",
     "Picture": "results",
@@ -49,8 +54,11 @@ _HOMES = {
 }
 
 __all__ = [
+    "Editor",
     "EmbeddingSpace",
     "GenerateOptions",
+    "Inversion",
+    "InversionOptions",
     "MixOptions",
     "PhotoOptions",
     "Picture",
