@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from s2v_cli.abilities import require_ability
 from s2v_cli.errors import OptionError
-from s2v_cli.frames import Description, Walk, share_of, write_single
+from s2v_cli.frames import Description, Walk, check_frames, share_of, write_single
 from s2v_cli.job import Job, Listener, Made, hearing_flags, note_oddities, sound_record
 from s2v_cli.options import SoundOptions, as_record
 from s2v_cli.outputs import plan_outputs, sound_stem
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from s2v_cli.pipeline import Sound2Vision
-
-MAX_FRAMES = 100
 
 
 @dataclass(frozen=True)
@@ -64,13 +62,7 @@ class Blend:
             raise OptionError(
                 f"weight is {self.weight!r}; allowed: 0 (the speech) to 1 (the environment)."
             )
-        if self.frames is not None:
-            if self.weight is not None:
-                raise OptionError("--weight makes one picture and --frames several: give one.")
-            if not 2 <= self.frames <= MAX_FRAMES:
-                raise OptionError(f"frames is {self.frames}; allowed: 2 to {MAX_FRAMES}.")
-        elif self.separate:
-            raise OptionError(f"--separate belongs to --frames, 2 to {MAX_FRAMES} of them.")
+        check_frames(self.weight, self.frames, self.separate)
 
     @property
     def weights(self) -> list[float]:

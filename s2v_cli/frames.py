@@ -33,6 +33,26 @@ class Description:
     entries: dict[str, Any]
 
 
+MAX_FRAMES = 100
+
+
+def check_frames(weight: float | None, frames: int | None, separate: bool) -> None:
+    """Refuse flags of a walk between two embeddings that contradict each other.
+
+    Raises:
+        OptionError: `weight` beside `frames`, frames outside 2 to `MAX_FRAMES`, or `separate`
+            without frames.
+    """
+    if frames is None:
+        if separate:
+            raise OptionError(f"--separate belongs to --frames, 2 to {MAX_FRAMES} of them.")
+        return
+    if weight is not None:
+        raise OptionError("--weight makes one picture and --frames several: give one.")
+    if not 2 <= frames <= MAX_FRAMES:
+        raise OptionError(f"frames is {frames}; allowed: 2 to {MAX_FRAMES}.")
+
+
 Describe = Callable[["int | None"], Description]  # of one frame, or of the strip
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from s2v_cli.abilities import require_ability
 from s2v_cli.errors import OptionError
-from s2v_cli.frames import Description, Walk, share_of, write_single
+from s2v_cli.frames import Description, Walk, check_frames, share_of, write_single
 from s2v_cli.job import (
     Job,
     Listener,
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from s2v_cli.audio.read import Sound
     from s2v_cli.pipeline import Sound2Vision
     from s2v_cli.results import Picture, SoundEmbedding
-
-MAX_FRAMES = 100
 
 
 @dataclass(frozen=True)
@@ -65,13 +63,7 @@ class Interpolation:
     def __post_init__(self) -> None:
         if self.weight is not None:
             check_weight(self.weight)
-        if self.frames is not None:
-            if self.weight is not None:
-                raise OptionError("--weight makes one picture and --frames several: give one.")
-            if not 2 <= self.frames <= MAX_FRAMES:
-                raise OptionError(f"frames is {self.frames}; allowed: 2 to {MAX_FRAMES}.")
-        elif self.separate:
-            raise OptionError(f"--separate belongs to --frames, 2 to {MAX_FRAMES} of them.")
+        check_frames(self.weight, self.frames, self.separate)
 
     @property
     def weights(self) -> list[float]:

@@ -7,11 +7,10 @@ from typing import Annotated
 import typer
 
 from s2v_cli.blend import Blend, draw_blend
-from s2v_cli.commands.flags import Printer, drawing_command
+from s2v_cli.commands.flags import Printer, Separate, StripTheme, drawing_command
 from s2v_cli.job import Job
 from s2v_cli.options import SoundOptions
 from s2v_cli.photo import PathChoice
-from s2v_cli.strip import Theme
 
 
 @drawing_command(roles=("speech_encoder", "sound_encoder", "generator"))
@@ -42,10 +41,8 @@ def blend(
             metavar="COUNT", help="Walk from the speech to the environment: a film strip."
         ),
     ] = None,
-    separate: Annotated[
-        bool, typer.Option("--separate", help="Each frame as a picture of its own.")
-    ] = False,
-    theme: Annotated[Theme, typer.Option(help="Of the film strip.")] = "light",
+    separate: Separate = False,
+    theme: StripTheme = "light",
     path: Annotated[
         PathChoice, typer.Option(help="Between the two embeddings: a line, or an arc.")
     ] = "linear",

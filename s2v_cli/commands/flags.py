@@ -13,7 +13,6 @@ from typing import Annotated, Any
 import typer
 
 from s2v_cli.abilities import ABILITIES, require_ability
-from s2v_cli.abilities import ABILITIES, require_ability
 from s2v_cli.commands.asking import dialogue_of, pull_options
 from s2v_cli.console import Console
 from s2v_cli.duration import parse_duration
@@ -29,6 +28,12 @@ from s2v_cli.options import (
     WindowChoice,
 )
 from s2v_cli.presets import load_preset
+from s2v_cli.strip import Theme
+
+StripTheme = Annotated[Theme, typer.Option(help="Of the film strip.")]
+Separate = Annotated[
+    bool, typer.Option("--separate", help="Each picture of the strip as a file of its own.")
+]
 
 
 def _hearing(

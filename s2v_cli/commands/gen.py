@@ -8,11 +8,10 @@ from typing import Annotated
 import typer
 
 from s2v_cli.batch import Batch, draw_batch, find_sources
-from s2v_cli.commands.flags import Printer, drawing_command
+from s2v_cli.commands.flags import Printer, Separate, StripTheme, drawing_command
 from s2v_cli.errors import OptionError
 from s2v_cli.job import Job
 from s2v_cli.options import SoundOptions
-from s2v_cli.strip import Theme
 from s2v_cli.volume import Volumes, draw_volumes, parse_gains
 
 
@@ -38,10 +37,8 @@ def gen(
             "volumes, for example -20:20:5.",
         ),
     ] = "0",
-    separate: Annotated[
-        bool, typer.Option("--separate", help="Each volume as a picture of its own, not a strip.")
-    ] = False,
-    theme: Annotated[Theme, typer.Option(help="Of the film strip.")] = "light",
+    separate: Separate = False,
+    theme: StripTheme = "light",
     *,
     job: Job,
     printer: Printer,

@@ -7,12 +7,11 @@ from typing import Annotated
 
 import typer
 
-from s2v_cli.commands.flags import Printer, drawing_command
+from s2v_cli.commands.flags import Printer, Separate, StripTheme, drawing_command
 from s2v_cli.interpolation import Interpolation, draw_interpolation
 from s2v_cli.job import Job
 from s2v_cli.options import SoundOptions
 from s2v_cli.photo import ModeChoice, PathChoice, PhotoOptions, parse_box
-from s2v_cli.strip import Theme
 
 
 @drawing_command(roles=("sound_encoder", "image_encoder", "generator"))
@@ -36,10 +35,8 @@ def interp(
         int | None,
         typer.Option(metavar="COUNT", help="Walk from the photo to the sound: a film strip."),
     ] = None,
-    separate: Annotated[
-        bool, typer.Option("--separate", help="Each frame as a picture of its own.")
-    ] = False,
-    theme: Annotated[Theme, typer.Option(help="Of the film strip.")] = "light",
+    separate: Separate = False,
+    theme: StripTheme = "light",
     path: Annotated[
         PathChoice, typer.Option(help="Between the two embeddings: a line, or an arc.")
     ] = "linear",

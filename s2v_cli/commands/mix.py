@@ -8,11 +8,10 @@ from typing import Annotated
 import typer
 
 from s2v_cli.audio.tracks import ClipChoice, MixOptions, parse_tracks
-from s2v_cli.commands.flags import Printer, drawing_command
+from s2v_cli.commands.flags import Printer, Separate, StripTheme, drawing_command
 from s2v_cli.job import Job
 from s2v_cli.mixing import Mixing, draw_mix
 from s2v_cli.options import SoundOptions
-from s2v_cli.strip import Theme
 
 
 @drawing_command()
@@ -36,10 +35,8 @@ def mix(
     frame: Annotated[
         int | None, typer.Option(metavar="STEP", help="Draw only this step of the sweep, from 1.")
     ] = None,
-    separate: Annotated[
-        bool, typer.Option("--separate", help="Each step of the sweep as a picture of its own.")
-    ] = False,
-    theme: Annotated[Theme, typer.Option(help="Of the film strip.")] = "light",
+    separate: Separate = False,
+    theme: StripTheme = "light",
     pad: Annotated[
         bool, typer.Option("--pad", help="Silence after short sounds; else they repeat.")
     ] = False,
