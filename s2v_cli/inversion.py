@@ -25,7 +25,7 @@ from s2v_cli.latent import unit_norm
 FEATURE_WEIGHT = 0.02  # of the feature distance, beside the mean square error in [-1, 1]
 NOISE_WEIGHT = 0.005  # of the prior: the noise's mean square should be 1, as when it is drawn
 LEARNING_RATE = 0.06  # in units of the noise's and of the embedding's own scale
-TUNING_RATE = 3e-4
+TUNING_RATE = 5e-4
 BETAS = (0.9, 0.99)  # of Adam
 WARM_UP = 5  # steps
 TRIAL = 0.1  # share of the steps that all starts take
