@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,9 +14,10 @@ from s2v_cli.errors import DependencyError, OptionError, SoundError
 from s2v_cli.frames import share_of
 from s2v_cli.job import Job, Listener, Made, hearing_flags, note_oddities, sound_record
 from s2v_cli.options import GenerateOptions, SoundOptions, as_record
-from s2v_cli.outputs import check_sheet, plan_outputs
+from s2v_cli.outputs import plan_outputs, sound_stem
 from s2v_cli.presets import Preset, load_preset
 from s2v_cli.speech import note_strange_voice, read_speech
+from s2v_cli.strip import Theme, check_strip, film_strip
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -38,6 +40,7 @@ class Batch:
         grid: whether all pictures go on one contact sheet, of several sounds a row each.
         speech: whether the sounds are speech, for the speech encoder.
         any_sound: whether speech may be a sound without a voice.
+        theme: of the contact sheet.
     """
 
     sources: Sequence[str]
@@ -46,6 +49,13 @@ class Batch:
     grid: bool = False
     speech: bool = False
     any_sound: bool = False
+    theme: Theme = "light"
+
+    @property
+    def columns(self) -> int:
+        """Pictures a row of the contact sheet: the seeds of a sound, or about a square."""
+        count = self.job.options.count
+        return count if len(self.sources) > 1 else math.ceil(math.sqrt(count))
 
 
 def find_sources(arguments: Sequence[str]) -> list[str]:
@@ -120,11 +130,8 @@ def _plan(batch: Batch, preset: Preset) -> list[list[Path]]:
     job, sounds = batch.job, len(batch.sources)
     options = job.options
     if batch.grid:
-        from s2v_cli.picture import GRID_GAP
-
-        columns = options.count if sounds > 1 else None
         side = options.size or preset.resolution
-        check_sheet(sounds * options.count, columns, side, GRID_GAP)
+        check_strip(sounds * options.count, side, batch.columns)
     if job.target != "-":
         return plan_outputs(
             job.target,
@@ -197,11 +204,20 @@ def _finish_sheet(
     cells: list[Picture],
     sounds: list[dict[str, Any]],
 ) -> Made:
-    from s2v_cli.picture import make_grid
-
     options = batch.job.options
-    sheet = make_grid(
-        [cell.image for cell in cells], options.count if len(batch.sources) > 1 else None
+    if len(batch.sources) == 1:
+        caption, labels = sound_stem(sounds[0]["source"]), [f"seed {cell.seed}" for cell in cells]
+    else:
+        caption, stems = None, [sound_stem(sound["source"]) for sound in sounds]
+        seeds = [cell.seed for cell in cells[: options.count]]
+        more = options.count > 1
+        labels = [f"{stem}\nseed {seed}" if more else stem for stem in stems for seed in seeds]
+    sheet = film_strip(
+        [cell.image for cell in cells],
+        labels,
+        caption=caption,
+        theme=batch.theme,
+        columns=batch.columns,
     )
     record = _record(batch, model, path, sheet, sounds, options)
     record["seeds"] = [cell.seed for cell in cells[: options.count]]
@@ -222,6 +238,7 @@ def _record(
         flags={
             **hearing_flags(batch.sound_options),
             "--grid": batch.grid,
+            "--theme": batch.theme if batch.theme != "light" else None,
             "--any-sound": batch.any_sound,
         },
         options=options,

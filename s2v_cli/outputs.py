@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import string
 from collections.abc import Mapping, Sequence
@@ -91,21 +90,6 @@ def sound_stem(source: str) -> str:
 def literal(path: str) -> str:
     """A path as a template that stands for itself."""
     return path.replace("{", "{{").replace("}", "}}")
-
-
-def check_sheet(count: int, columns: int | None, cell: int, gap: int) -> None:
-    """Refuse a contact sheet that is too large.
-
-    Raises:
-        OptionError: a side is longer than `MAX_SHEET_SIDE` pixels.
-    """
-    columns = columns or math.ceil(math.sqrt(count))
-    longest = max(columns, math.ceil(count / columns)) * (cell + gap) - gap
-    if longest > MAX_SHEET_SIDE:
-        raise OptionError(
-            f"The contact sheet would be {longest} pixels long; allowed: {MAX_SHEET_SIDE}. "
-            "Use a lower --count or --size."
-        )
 
 
 def _template(target: str | None, *, many_sounds: bool, many: bool, grid: bool, suffix: str) -> str:

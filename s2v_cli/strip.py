@@ -84,17 +84,18 @@ def strip_columns(count: int) -> int:
     return math.ceil(count / rows)
 
 
-def check_strip(count: int, side: int) -> None:
+def check_strip(count: int, side: int, columns: int | None = None) -> None:
     """Refuse, before anything is drawn, a strip that would be too large.
 
     Args:
         count: pictures, >= 1.
         side: of each, pixels.
+        columns: pictures a row, as for `film_strip`.
 
     Raises:
         OptionError: the strip has a side longer than `MAX_SHEET_SIDE` pixels.
     """
-    columns = strip_columns(count)
+    columns = min(columns or strip_columns(count), count)
     rows = math.ceil(count / columns)
     font_size = _font_size(side)
     _check_size(
@@ -106,7 +107,7 @@ def check_strip(count: int, side: int) -> None:
 def _check_size(width: int, height: int) -> None:
     if max(width, height) > MAX_SHEET_SIDE:
         raise OptionError(
-            f"The film strip would be {width} x {height} pixels; allowed: {MAX_SHEET_SIDE} a side. "
+            f"The sheet would be {width} x {height} pixels; allowed: {MAX_SHEET_SIDE} a side. "
             "Use fewer pictures or a lower --size."
         )
 

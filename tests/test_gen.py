@@ -21,6 +21,7 @@ from s2v_cli.picture import read_picture, read_record
 from s2v_cli.pipeline import Sound2Vision
 from s2v_cli.presets import load_preset
 from s2v_cli.results import SoundEmbedding
+from s2v_cli.strip import GAP
 
 if TYPE_CHECKING:
     from conftest import RunHere, RunProcess, WriteTone
@@ -143,11 +144,16 @@ def test_grid(s2v: RunHere, write_tone: WriteTone) -> None:
     assert [sound["source"] for sound in row["sounds"]] == ["a.wav", "b.wav"]
     s2v("gen", "a.wav", "b.wav", "-n", "3")
     sheet = read_picture("sheet.png")
-    assert sheet.size == (3 * 128 + 2 * 4, 2 * 128 + 4)
+    assert sheet.width == 3 * (128 + GAP) + GAP
+    row_height = (sheet.height - GAP) // 2
+    assert row_height > 128 + 2 * 15  # two lines of text below each picture
     for y, name in enumerate(("a", "b")):
         for x in range(3):
-            cell = sheet.crop((x * 132, y * 132, x * 132 + 128, y * 132 + 128))
+            left, top = GAP + x * (128 + GAP), GAP + y * row_height
+            cell = sheet.crop((left, top, left + 128, top + 128))
             assert cell.tobytes() == read_picture(f"{name}-{x}.png").tobytes()
+    s2v("gen", "a.wav", "b.wav", "-n", "3", "--grid", "-o", "dark.png", "--theme", "dark")
+    assert max(read_picture("dark.png").getpixel((1, 1))) < 40 < min(sheet.getpixel((1, 1)))
     content = Path("sheet.png").read_bytes()
     again = shlex.split(read_record("sheet.png")["command"])[1:]
     assert s2v(*again, "--force").status == 0
@@ -165,7 +171,7 @@ def test_one_bad_sound_does_not_stop_the_others(s2v: RunHere, write_tone: WriteT
     assert "bad.wav" in errors[0]
     ran = s2v("gen", "bad.wav", "c.wav", "-n", "2", "--grid", "-o", "sheet.png", "--quiet")
     assert (ran.status, ran.lines) == (1, ["sheet.png"])
-    assert read_picture("sheet.png").size == (260, 128)
+    assert read_picture("sheet.png").width == 2 * (128 + GAP) + GAP
 
 
 def test_notes(s2v: RunHere, write_tone: WriteTone, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,7 +231,7 @@ def test_force(s2v: RunHere, write_tone: WriteTone) -> None:
         (["-", "-"], "'-' is given more than once"),
         (
             ["a.wav", "-n", "10000", "--grid", "--size", "256"],
-            "contact sheet would be 25996 pixels long; allowed: 16384",
+            "pixels; allowed: 16384 a side",
         ),
     ],
 )

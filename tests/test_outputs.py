@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from s2v_cli.errors import OptionError, OutputError
-from s2v_cli.outputs import check_sheet, literal, plan_outputs
+from s2v_cli.outputs import literal, plan_outputs
 
 
 def plan(
@@ -109,11 +109,3 @@ def test_a_folder_below_a_file_is_refused() -> None:
 @pytest.mark.usefixtures("folder")
 def test_literal_stands_for_itself() -> None:
     assert plan(literal("{stem}.png")) == ["{stem}.png"]
-
-
-def test_large_sheets_are_refused() -> None:
-    check_sheet(100, None, 128, 4)
-    with pytest.raises(OptionError, match="allowed: 16384"):
-        check_sheet(200, 200, 128, 4)
-    with pytest.raises(OptionError, match="40956 pixels"):
-        check_sheet(100, None, 4092, 4)

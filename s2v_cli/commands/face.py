@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from s2v_cli.batch import Batch, draw_batch, find_sources
-from s2v_cli.commands.flags import Printer, drawing_command
+from s2v_cli.commands.flags import Printer, StripTheme, drawing_command
 from s2v_cli.job import Job
 from s2v_cli.options import SoundOptions
 
@@ -28,6 +28,7 @@ def face(
     any_sound: Annotated[
         bool, typer.Option("--any-sound", help="Draw also sounds in which no voice is found.")
     ] = False,
+    theme: StripTheme = "light",
     *,
     job: Job,
     printer: Printer,
@@ -40,5 +41,7 @@ def face(
 
     Silence and sounds without a voice are refused.
     """
-    batch = Batch(find_sources(speech), job, sound_options, grid, speech=True, any_sound=any_sound)
+    batch = Batch(
+        find_sources(speech), job, sound_options, grid, True, any_sound=any_sound, theme=theme
+    )
     printer.print_all(draw_batch(batch, printer.console), metadata=job.metadata)

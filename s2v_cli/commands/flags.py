@@ -30,7 +30,7 @@ from s2v_cli.options import (
 from s2v_cli.presets import load_preset
 from s2v_cli.strip import Theme
 
-StripTheme = Annotated[Theme, typer.Option(help="Of the film strip.")]
+StripTheme = Annotated[Theme, typer.Option(help="Of a strip or sheet.")]
 Separate = Annotated[
     bool, typer.Option("--separate", help="Each picture of the strip as a file of its own.")
 ]

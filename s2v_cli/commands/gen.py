@@ -56,7 +56,7 @@ def gen(
         if separate:
             raise OptionError("--separate belongs to several volumes: --gain-db start:stop:count.")
         heard = replace(sound_options, gain_db=gains[0])
-        made = draw_batch(Batch(sources, job, heard, grid), printer.console)
+        made = draw_batch(Batch(sources, job, heard, grid, theme=theme), printer.console)
     elif grid:
         raise OptionError("--grid and several volumes exclude each other: these make a strip.")
     else:
