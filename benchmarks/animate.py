@@ -21,7 +21,7 @@ import soundfile
 import torch
 
 from s2v_cli import Sound2Vision
-from s2v_cli.animation import AnimateOptions, add_all, sound_track
+from s2v_cli.animation import AnimateOptions, sound_track
 from s2v_cli.audio.decode import open_decoder
 from s2v_cli.motion import Motion
 from s2v_cli.video import open_writer
@@ -82,8 +82,8 @@ def main() -> None:
                 track = sound_track(decoder, (0, samples))
                 path = Path(folder) / "whole.mp4"
                 with open_writer(path, ".mp4", fps=given.fps, sound=track, comment=None) as writer:
-                    pictures = motion.draw()
-                    add_all(writer, next(pictures), pictures)
+                    for image in motion.draw():
+                        writer.add(image)
                 reached = frames / (time.perf_counter() - start)
     print(f"budget {BUDGET_FPS:.0f} frames/s: {reached / BUDGET_FPS:.1f} times as fast")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Iterator
 from contextlib import closing
@@ -16,7 +15,7 @@ from s2v_cli.job import Job, Listener, Made
 from s2v_cli.options import MAX_SEED, SoundOptions, as_record
 from s2v_cli.outputs import plan_outputs
 from s2v_cli.presets import Preset, load_preset
-from s2v_cli.video import VIDEO_SUFFIXES, SoundTrack, Writer, check_format, open_writer
+from s2v_cli.video import VIDEO_SUFFIXES, SoundTrack, check_format, open_writer
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
 MAX_FPS = 60
 WINDOW_S = 2.5  # shorter ones follow faster, and hear less
-_WAITING = 16  # frames that are drawn and not written yet
 STILL_DB = -90.0  # what is softer throughout counts as silence
 
 
@@ -212,24 +210,10 @@ def _write(
         sound=track,
         comment=json.dumps(record, sort_keys=True) if job.metadata else None,
     ) as writer:
-        add_all(writer, first, pictures)
+        writer.add(first)
+        for picture in pictures:
+            writer.add(picture)
     return Made(path, first, record)
-
-
-def add_all(writer: Writer, first: Image, others: Iterator[Image]) -> None:
-    """Write frames in a thread of its own, beside the drawing; one batch waits at most."""
-    from concurrent.futures import Future, ThreadPoolExecutor
-
-    waiting: list[Future[None]] = []
-    with ThreadPoolExecutor(1) as pool, contextlib.ExitStack() as stack:
-        stack.callback(lambda: [future.cancel() for future in waiting])
-        waiting.append(pool.submit(writer.add, first))
-        for image in others:
-            waiting.append(pool.submit(writer.add, image))
-            while len(waiting) > _WAITING:
-                waiting.pop(0).result()
-        while waiting:
-            waiting.pop(0).result()
 
 
 def sound_track(decoder: Decoder, span: tuple[int, int]) -> SoundTrack:
