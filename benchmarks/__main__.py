@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SPEED = ("startup", "generate", "generator", "spectrogram", "biggan", "load")
+SPEED = ("startup", "generate", "generator", "spectrogram", "animate", "biggan", "load")
 
 
 def main() -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from s2v_cli.errors import S2VError
 from s2v_cli.options import (
     MODEL_OPTIONS,
     DeviceChoice,
@@ -43,6 +44,20 @@ class Listener(Protocol):
 
     def progress(self, label: str, done: float = 0.0, total: float | None = None) -> None:
         """Hear what is being done; a total of None is unknown."""
+
+
+class Silent:
+    """A listener for library use that lets notes and progress pass, and raises errors."""
+
+    def note(self, text: str) -> None:
+        """Let it pass."""
+
+    def error(self, text: object) -> None:
+        """Raise what is an error; a text becomes an S2VError."""
+        raise text if isinstance(text, S2VError) else S2VError(str(text))
+
+    def progress(self, label: str, done: float = 0.0, total: float | None = None) -> None:
+        """Let it pass."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,6 @@ class Sound2Vision:
         device, dtype: where and how precisely it computes.
         space: embedding space of its encoders and generator.
         sound_encoder: f_A.
-        generator: G.
         weights_sha256: of the preset's own files by role, and of the published weights that are
             loaded by name.
     """
@@ -57,7 +57,7 @@ class Sound2Vision:
         weights_dir: Path | None = None,
         low_vram: bool = False,
     ) -> None:
-        """Load the sound encoder and the generator; other encoders wait until they are needed."""
+        """Load the sound encoder; the other networks wait until they are needed."""
         self.preset, self.device, self.dtype = preset, device, dtype
         self.low_vram = low_vram
         self.space = preset.space
@@ -66,10 +66,8 @@ class Sound2Vision:
             weight.role: weight.sha256 for weight in preset.weights if weight.file
         }
         self.sound_encoder: SoundEncoder = self._build("sound_encoder")
-        self.generator: Generator = self._build("generator")
         self._image_encoder: ImageEncoder | None = None
         self._speech_encoder: SoundEncoder | None = None
-        require_same_space(self.sound_encoder.space, self.generator.space, "generate from sound")
 
     @classmethod
     def load(
@@ -99,6 +97,13 @@ class Sound2Vision:
         chosen = find_device(device)
         found = load_preset(preset)
         return cls(found, chosen, find_dtype(dtype, chosen, found), weights_dir, low_vram)
+
+    @cached_property
+    def generator(self) -> Generator:
+        """G, loaded on first use."""
+        generator: Generator = self._build("generator")
+        require_same_space(self.sound_encoder.space, generator.space, "generate from sound")
+        return generator
 
     @property
     def image_encoder(self) -> ImageEncoder:
