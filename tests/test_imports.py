@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from s2v_cli.app import COMMANDS
+
 if TYPE_CHECKING:
     from conftest import WriteTone
 
