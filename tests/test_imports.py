@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 SCRIPT = """
 import json, sys
 from s2v_cli.__main__ import main
-
-from s2v_cli.app import COMMANDS
 statuses = [main(arguments) for arguments in json.loads(sys.argv[1])]
 print(json.dumps([statuses, sorted(sys.modules)]), file=sys.stderr)
 """
