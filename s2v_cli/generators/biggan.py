@@ -9,7 +9,7 @@ Everything here is [B, H, W, C], the layout in which the convolutions are fastes
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Self
 
@@ -240,6 +240,12 @@ class BigGan(nn.Module):
             if str(index) in self.attention:
                 x = self.attention[str(index)](x)
         return torch.tanh(self.out(F.relu(x))).permute(0, 3, 1, 2)
+
+    def tunable_parameters(self) -> Iterator[nn.Parameter]:
+        """Weights that paint: all but those that read noise and embedding, so that edits work on."""
+        for name, parameter in self.named_parameters():
+            if not name.startswith(("embed.", "start.")) and ".norm" not in name:
+                yield parameter
 
     def truncate(self, noise: Tensor, truncation: float | None) -> Tensor:
         """Noise [B, N] as ICGAN's own demonstration draws it; see `truncated`."""

@@ -307,3 +307,12 @@ def test_an_archive_without_the_generator_is_refused(tmp_path: Path) -> None:
         archive.add(write_sound2scene_pth(tmp_path / "a.pth"), "folder/a.pth")
     with pytest.raises(WeightsError, match="G_ema_best0"):
         convert({path.name: path})
+
+
+def test_tuning_leaves_what_reads_noise_and_embedding() -> None:
+    network = BigGan(128, width=2, chunk=4, features=4)
+    tuned = {id(parameter) for parameter in network.tunable_parameters()}
+    left = {name for name, value in network.named_parameters() if id(value) not in tuned}
+    assert {name.split(".")[0] for name in left} == {"embed", "start", "blocks"}
+    assert all(".norm" in name for name in left if name.startswith("blocks"))
+    assert {"out.weight", "blocks.0.up.weight"}.isdisjoint(left)
