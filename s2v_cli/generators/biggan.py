@@ -242,7 +242,7 @@ class BigGan(nn.Module):
         return torch.tanh(self.out(F.relu(x))).permute(0, 3, 1, 2)
 
     def tunable_parameters(self) -> Iterator[nn.Parameter]:
-        """Weights that paint: all but those that read noise and embedding, so that edits work on."""
+        """Weights that paint: not those that read noise and embedding, so that edits work on."""
         for name, parameter in self.named_parameters():
             if not name.startswith(("embed.", "start.")) and ".norm" not in name:
                 yield parameter

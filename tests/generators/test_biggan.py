@@ -310,7 +310,7 @@ def test_an_archive_without_the_generator_is_refused(tmp_path: Path) -> None:
 
 
 def test_tuning_leaves_what_reads_noise_and_embedding() -> None:
-    network = BigGan(128, width=2, chunk=4, features=4)
+    network = BigGan(128, width=8, chunk=4, features=4)
     tuned = {id(parameter) for parameter in network.tunable_parameters()}
     left = {name for name, value in network.named_parameters() if id(value) not in tuned}
     assert {name.split(".")[0] for name in left} == {"embed", "start", "blocks"}
