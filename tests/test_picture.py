@@ -21,6 +21,7 @@ from s2v_cli.picture import (
     read_record,
     resize,
     save_picture,
+    stretch_contrast,
     to_image,
 )
 
@@ -51,6 +52,13 @@ def test_tensor_to_image() -> None:
         (255, 0, 255),
         (255, 0, 255),
     ]
+
+
+def test_contrast_is_stretched_over_all_channels() -> None:
+    image = torch.tensor([-0.5, 0.0, 0.5])[:, None, None].expand(3, 2, 2)
+    assert torch.allclose(stretch_contrast(image)[:, 0, 0], torch.tensor([-1.0, 0.0, 1.0]))
+    flat = torch.full((3, 2, 2), 0.3)
+    assert torch.equal(stretch_contrast(flat), flat)
 
 
 @pytest.mark.parametrize("image", [torch.zeros(1, 3, 4, 4), torch.zeros(4, 4, 3)])
