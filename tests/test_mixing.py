@@ -165,7 +165,7 @@ def test_one_track_from_a_pipe(s2v_process: RunProcess, tones: None) -> None:
         (["a.wav", "b.wav", "--separate"], 2, "--separate belongs to --sweep"),
         (["a.wav", "b.wav", "--sweep", "3", "--frame", "4"], 2, "frame is 4; allowed: 1 to 3"),
         (["a.wav", "b.wav", "--sweep", "3", "--frame", "1", "--separate"], 2, "leave out"),
-        (["a.wav", "b.wav", "--sweep", "20", "--size", "4096"], 2, "The film strip would be"),
+        (["a.wav", "b.wav", "--sweep", "20", "--size", "4096"], 2, "The sheet would be"),
         (["a.wav", "b.wav", "--save-audio", "m.flac"], 2, "allowed: .wav, .mp3"),
         (["a.wav", "b.wav", "--save-audio", "a.wav", "-f"], 1, "is one of the sounds"),
         (["a.wav", "b.wav", "--save-audio", "old.wav"], 1, "old.wav exists; use --force"),
