@@ -158,10 +158,10 @@ class Preset:
         given = {name: value for name, value in flags.items() if value is not None}
         for name in MODEL_OPTIONS:
             if given.get(name, "") != "" and name not in self.options:
-                taken = ", ".join(_flag(option) for option in self.options) or "none of its kind"
+                able = [preset.name for preset in list_presets() if name in preset.options]
                 raise OptionError(
                     f"{_flag(name)} is {given[name]!r}, but preset {self.name!r} does not take "
-                    f"it; it takes: {taken}."
+                    f"it; presets that do: {', '.join(able)}."
                 )
         return GenerateOptions(**{**self.generate, **given})
 
