@@ -12,7 +12,7 @@ from s2v_cli.errors import OptionError
 from s2v_cli.frames import Description, Walk, check_frames, share_of, write_single
 from s2v_cli.job import Job, Listener, Made, hearing_flags, note_oddities, sound_record
 from s2v_cli.options import SoundOptions, as_record
-from s2v_cli.outputs import plan_outputs, sound_stem
+from s2v_cli.outputs import sound_stem
 from s2v_cli.photo import PathChoice
 from s2v_cli.presets import load_preset
 from s2v_cli.speech import note_strange_voice, read_speech
@@ -114,7 +114,11 @@ def draw_blend(asked: Blend, listener: Listener) -> Iterator[Made]:
     job, preset = asked.job, load_preset(asked.job.preset)
     require_ability(preset, "blend")
     walk = _walk(asked)
-    plan = _plan(asked, preset.name) if walk is None else walk.plan(asked.sound_options.window)
+    window = asked.sound_options.window
+    if walk is None:
+        plan = [[path] for path in job.plan(f"{asked.stem}.blend", window)]
+    else:
+        plan = walk.plan(window)
     listener.progress(f"Loading {preset.name}")
     model = job.load()
     listener.progress(f"Reading {asked.speech}")
@@ -149,24 +153,6 @@ def _walk(asked: Blend) -> Walk | None:
     labels = [f"{speech} {1 - share:.2f}\n{environment} {share:.2f}" for share in asked.weights]
     caption = f"{speech} → {environment}"
     return Walk(asked.job, asked.stem, labels, caption, asked.theme, asked.separate)
-
-
-def _plan(asked: Blend, preset: str) -> list[list[Path]]:
-    """Paths by seed."""
-    job = asked.job
-    if job.target == "-":
-        if job.options.count > 1:
-            raise OptionError("output '-' takes a single picture; use a folder.")
-        return [[Path("-")]]
-    (paths,) = plan_outputs(
-        job.target,
-        [f"{asked.stem}.blend"],
-        range(job.options.seed, job.options.seed + job.options.count),
-        preset=preset,
-        window=asked.sound_options.window,
-        overwrite=job.overwrite,
-    )
-    return [[path] for path in paths]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from s2v_cli.abilities import require_ability
-from s2v_cli.errors import OptionError
 from s2v_cli.frames import Description, Walk, check_frames, share_of, write_single
 from s2v_cli.job import (
     Job,
@@ -20,7 +19,7 @@ from s2v_cli.job import (
     sound_record,
 )
 from s2v_cli.options import SoundOptions, as_record
-from s2v_cli.outputs import plan_outputs, sound_stem
+from s2v_cli.outputs import sound_stem
 from s2v_cli.photo import PhotoOptions, check_weight, draw_with_photo
 from s2v_cli.presets import load_preset
 from s2v_cli.strip import Theme
@@ -90,7 +89,11 @@ def draw_interpolation(asked: Interpolation, listener: Listener) -> Iterator[Mad
     mode = asked.photo_options.mode
     require_ability(preset, "interp" if mode == "latent" else mode)
     walk = _walk(asked)
-    plan = _plan(asked) if walk is None else walk.plan(asked.sound_options.window)
+    window = asked.sound_options.window
+    if walk is None:
+        plan = [[path] for path in job.plan(f"{_stem(asked)}.interp", window)]
+    else:
+        plan = walk.plan(window)
     photo = read_picture(asked.photo, listener.note)
     photo_said = picture_record(asked.photo)
     listener.progress(f"Reading {asked.sound}")
@@ -147,24 +150,6 @@ def _walk(asked: Interpolation) -> Walk | None:
         photo, sound = asked.photo.name, f"{sound}{Path(asked.sound).suffix}"
     labels = [f"{photo} {weight:.2f}\n{sound} {1 - weight:.2f}" for weight in asked.weights]
     return Walk(asked.job, _stem(asked), labels, f"{photo} → {sound}", asked.theme, asked.separate)
-
-
-def _plan(asked: Interpolation) -> list[list[Path]]:
-    """Paths by seed."""
-    job = asked.job
-    if job.target == "-":
-        if job.options.count > 1:
-            raise OptionError("output '-' takes a single picture; use a folder.")
-        return [[Path("-")]]
-    (paths,) = plan_outputs(
-        job.target,
-        [f"{_stem(asked)}.interp"],
-        range(job.options.seed, job.options.seed + job.options.count),
-        preset=load_preset(job.preset).name,
-        window=asked.sound_options.window,
-        overwrite=job.overwrite,
-    )
-    return [[path] for path in paths]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from s2v_cli.errors import S2VError
+from s2v_cli.errors import OptionError, S2VError
 from s2v_cli.options import (
     MODEL_OPTIONS,
     DeviceChoice,
@@ -17,7 +17,8 @@ from s2v_cli.options import (
     SoundOptions,
     as_record,
 )
-from s2v_cli.outputs import literal
+from s2v_cli.outputs import literal, plan_outputs
+from s2v_cli.presets import load_preset
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -133,6 +134,32 @@ class Job:
             weights_dir=self.weights_dir,
             low_vram=self.low_vram,
         )
+
+    def plan(self, source: str, window: str = "") -> list[Path]:
+        """Name a picture for each seed after a source, and check the names before any work.
+
+        Args:
+            source: its stem names the pictures where the target does not.
+            window: its name, for templates.
+
+        Raises:
+            OptionError: several pictures for `-`, or an unknown field or suffix.
+            OutputError: a file exists and may not be replaced, or its folder cannot be written.
+        """
+        options = self.options
+        if self.target == "-":
+            if options.count > 1:
+                raise OptionError("output '-' takes a single picture; use a folder.")
+            return [Path("-")]
+        (paths,) = plan_outputs(
+            self.target,
+            [source],
+            range(options.seed, options.seed + options.count),
+            preset=load_preset(self.preset).name,
+            window=window,
+            overwrite=self.overwrite,
+        )
+        return paths
 
     def command_line(
         self,

@@ -20,7 +20,6 @@ from s2v_cli.errors import OptionError, OutputError
 from s2v_cli.frames import Description, Walk, share_of, write_single
 from s2v_cli.job import Job, Listener, Made, hearing_flags, note_oddities
 from s2v_cli.options import SoundOptions, as_record
-from s2v_cli.outputs import plan_outputs
 from s2v_cli.presets import load_preset
 from s2v_cli.strip import Theme
 
@@ -84,7 +83,8 @@ def draw_mix(mixing: Mixing, listener: Listener) -> Iterator[Made]:
     _check(mixing)
     job, preset = mixing.job, load_preset(mixing.job.preset)
     walk = _walk(mixing)
-    plan = _plan(mixing, preset.name) if walk is None else walk.plan(mixing.sound_options.window)
+    window = mixing.sound_options.window
+    plan = [job.plan(f"{mixing.stem}.mix", window)] if walk is None else walk.plan(window)
     listener.progress("Reading the sounds")
     mixed = mix_sounds(
         mixing.tracks,
@@ -173,22 +173,6 @@ def _walk(mixing: Mixing) -> Walk | None:
 def _number(gain: float) -> str:
     """A gain for a label: two decimals, or two digits where these would say nothing."""
     return f"{gain:.2f}" if abs(gain) >= 0.095 or gain == 0 else f"{gain:.2g}"
-
-
-def _plan(mixing: Mixing, preset: str) -> list[list[Path]]:
-    job = mixing.job
-    if job.target == "-":
-        if job.options.count > 1:
-            raise OptionError("output '-' takes a single picture; use a folder.")
-        return [[Path("-")]]
-    return plan_outputs(
-        job.target,
-        [f"{mixing.stem}.mix"],
-        range(job.options.seed, job.options.seed + job.options.count),
-        preset=preset,
-        window=mixing.sound_options.window,
-        overwrite=job.overwrite,
-    )
 
 
 def _note(mixing: Mixing, mixed: Mixdown, listener: Listener) -> None:
