@@ -74,5 +74,5 @@ $(VENV)/.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.stamp-dev: $(VENV)/.stamp
-	$(PIP_INSTALL) -e '.[video,train,dev]'
+	$(PIP_INSTALL) -e '.[video,train,eval,cluster,dev]'
 	@touch $@

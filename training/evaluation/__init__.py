@@ -1,0 +1,1 @@
+"""How good a preset is: scores, user study, modality gap (§4)."""
