@@ -162,7 +162,7 @@ class AvDecoder:
                 else:
                     position = 0
                 for frame in container.decode(stream):
-                    block = _samples(frame)
+                    block = samples_of(frame)
                     if position is None:
                         position = round((float(frame.time or 0.0) - self._origin_s) * self.rate)
                     if frame.sample_rate != self.rate:
@@ -184,8 +184,8 @@ class AvDecoder:
         )
 
 
-def _samples(frame: Any) -> Block:
-    """Samples of a PyAV frame."""
+def samples_of(frame: Any) -> Block:
+    """Samples of a PyAV frame: float32 [n, channels] in [-1, 1]."""
     array = frame.to_ndarray()
     if frame.format.is_planar:
         return _scaled(array.T)

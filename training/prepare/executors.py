@@ -161,7 +161,12 @@ def default_workers() -> int:
 
 
 def _start() -> None:
-    """Begin a worker: Ctrl-C is for its parent, and without a parent it has no purpose."""
+    """Begin a worker: Ctrl-C is for its parent, and without a parent it has no purpose.
+
+    It computes with one thread: other workers have the other cores, and what it computes does not
+    depend on how many there are.
+    """
+    os.environ["OMP_NUM_THREADS"] = "1"  # read by torch when it is imported
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
