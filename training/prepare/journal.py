@@ -114,9 +114,18 @@ class Journal:
             return dict(row["heading"]) if row.get("format") == _FORMAT else {}
         return None
 
+    @staticmethod
+    def progress(folder: Path) -> int:
+        """How many items an earlier run in this folder has finished."""
+        done = 0
+        for row, _ in _rows(folder / FOLDER / _FILE):
+            if "checkpoint" in row:
+                done = row["checkpoint"]["done"]
+        return int(done)
+
     def add(self, record: Record) -> None:
         """Append a record."""
-        row = {"place": record.place, "repeats": record.repeats}
+        row: dict[str, Any] = {"place": record.place, "repeats": record.repeats}
         for name in ("example", "prints", "skipped"):
             value = getattr(record, name)
             if value is not None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 
-import numpy as np
-
 from s2v_cli.audio.read import sound_sha256
 from s2v_cli.training.manifest import SAMPLE_RATE
 from s2v_cli.training.prepare.examples import (
@@ -140,14 +138,13 @@ def choose_moments(
     from s2v_cli.training.prepare import selection
 
     if options.select == "random":
-        scores = np.zeros(len(times))
         generator = generator_of(item, options)
         drawn = selection.choose(
-            scores, times, "random", options.top_k, options.stride_s, generator
+            [0.0] * len(times), times, "random", options.top_k, options.stride_s, generator
         )
         return [(times[index], None) for index in drawn]
     scorer = selection.preset_scorer(options.scorer, options.device)
-    scores = selection.score_moments(video, times, scorer, low_s, high_s).numpy()
+    scores = selection.score_moments(video, times, scorer, low_s, high_s)
     chosen = selection.choose(scores, times, "top1", options.top_k, options.stride_s)
     if not chosen:  # silent from end to end
         return [((low_s + high_s) / 2, None)]

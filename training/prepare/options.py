@@ -50,7 +50,7 @@ class PrepareOptions:
     layout: str = "auto"
     duration_s: float = 10.0
     image_size: int = 256
-    select: SelectChoice = "mid"
+    select: SelectChoice = "top1"
     top_k: int = 1
     stride_s: float = 1.0
     scorer: str = "mini"

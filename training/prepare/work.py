@@ -6,11 +6,12 @@ alone: not on the number of processes, and not on how often it was stopped.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,59 +23,42 @@ from s2v_cli.training.manifest import (
     REPORT_FILE,
     SHARDS,
     SPLITS,
-    Dataset,
     Example,
     Split,
     is_prepared,
     read_dataset,
-    write_manifest,
+)
+from s2v_cli.training.prepare.assembly import (
+    PARTS,
+    Summary,
+    Tally,
+    clean,
+    find_parts,
+    finish,
+    merge,
+    missing_parts,
+    part_folder,
+    summary_of,
 )
 from s2v_cli.training.prepare.examples import Made, Piece, make
-from s2v_cli.training.prepare.executors import Executor, Here, Processes, can_spawn, default_workers
+from s2v_cli.training.prepare.executors import (
+    Executor,
+    Here,
+    Processes,
+    can_spawn,
+    default_workers,
+)
 from s2v_cli.training.prepare.journal import FOLDER, Checkpoint, Journal, Record, read_records
 from s2v_cli.training.prepare.options import PrepareOptions, differences
 from s2v_cli.training.prepare.plan import Plan, Planned, make_plan
-from s2v_cli.training.prepare.report import Skipped, counted, write_report
+from s2v_cli.training.prepare.report import Skipped
 from s2v_cli.training.prepare.shards import ShardWriter
 from s2v_cli.training.prepare.sources import Item
 from s2v_cli.training.prepare.splits import Duplicates
 
 Progress = Callable[[str, int, int, dict[str, float]], None]
 MB = 1_000_000
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What came of preparing.
-
-    Attributes:
-        folder: of the dataset.
-        layout: what the source was taken for.
-        pairing: what makes a picture and a sound a pair.
-        told: the same in words.
-        counts: examples of each split; of a dry run, items.
-        names: how many of each class, if there are classes.
-        skipped: how many files for each reason.
-        bytes: of all shards.
-        state: `made`; `unchanged` where all was there already; `part` where other parts are
-            missing; `planned` after a dry run.
-        notes: lines that a person should read.
-    """
-
-    folder: Path
-    layout: str
-    pairing: str
-    told: str
-    counts: dict[str, int]
-    names: dict[str, int] = field(default_factory=dict)
-    skipped: dict[str, int] = field(default_factory=dict)
-    bytes: int = 0
-    state: str = "made"
-    notes: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """For `--json`."""
-        return {**asdict(self), "folder": str(self.folder), "notes": list(self.notes)}
+_LOCK = "lock"
 
 
 def run_items(
@@ -119,19 +103,65 @@ def prepare(
     if progress:
         progress("Listing", 0, 0, {})
     plan = make_plan(source, folder, options)
-    if is_prepared(folder):
-        stored = read_dataset(folder)
-        if stored.options.get("digest") == plan.heading["digest"]:
-            _remove(folder / FOLDER)
-            return _summary_of(folder, plan, stored)
-        if not overwrite:
-            raise _made_otherwise(folder, stored.options, plan)
-        _clear(folder)
-    _claim(folder, plan, overwrite)
+    there = _there_already(folder, plan, overwrite)
+    if there is not None:
+        return there
+    base = folder if options.part is None else part_folder(folder, options.part)
+    _claim(folder, base, plan, options.part, overwrite)
     work = plan.part(options.part)
-    executor = executor or _executor(options, len(work))
-    _make_shards(folder, plan, work, options, executor, progress)
-    return finish(folder, plan, [folder], options)
+    with _alone(base):
+        _make_shards(base, plan, work, options, executor or _executor(options, work), progress)
+        if options.part is None:
+            return finish(folder, plan)
+    missing = missing_parts(folder, plan, options.part[1])
+    if not missing:
+        return merge_parts(source, folder, options, plan=plan)
+    tally = Tally.of(base, replace(plan, skipped=()))
+    left = f"{len(missing)} of {options.part[1]} parts are missing; the last one makes the whole."
+    return tally.summary(folder, plan, Journal(base, plan.heading).closed, "part", left)
+
+
+def merge_parts(
+    source: Path, folder: Path, options: PrepareOptions, *, plan: Plan | None = None
+) -> Summary:
+    """Make one dataset of the parts that `prepare` made with `options.part`.
+
+    Raises:
+        TrainingError: parts are missing or were made otherwise.
+        OutputError: the folder cannot be written.
+    """
+    from filelock import FileLock
+
+    plan = plan or make_plan(source, folder, options)
+    if not is_prepared(folder) and not (folder / PARTS).is_dir():
+        raise TrainingError(f"{folder} holds no parts; make them with --shard 1/n to n/n.")
+    if not is_prepared(folder):
+        with FileLock(folder / PARTS / _LOCK):  # the last two jobs may end together
+            if not is_prepared(folder):
+                return merge(folder, plan)
+    there = _there_already(folder, plan, overwrite=False)
+    assert there is not None
+    return there
+
+
+def plan_dataset(source: Path, folder: Path, options: PrepareOptions) -> Summary:
+    """What `prepare` would do, counted in items; nothing is opened or written.
+
+    Raises:
+        S2VError: as in `prepare`.
+    """
+    plan = make_plan(source, folder, options)
+    return Summary(
+        folder,
+        plan.layout,
+        plan.pairing,
+        plan.told,
+        {split: plan.counts.get(split, 0) for split in SPLITS},
+        plan.names,
+        dict(Counter(row.reason for row in plan.skipped)),
+        state="planned",
+        notes=plan.notes,
+    )
 
 
 def ensure_prepared(source: Path, folder: Path, progress: Progress | None = None) -> Path:
@@ -146,40 +176,98 @@ def ensure_prepared(source: Path, folder: Path, progress: Progress | None = None
     return folder
 
 
-def _executor(options: PrepareOptions, tasks: int) -> Executor:
-    workers = min(options.workers or default_workers(), tasks)
+def _executor(options: PrepareOptions, work: Sequence[Planned]) -> Executor:
+    if options.select == "top1" and any(_to_score(planned.item) for planned in work):
+        from s2v_cli.training.prepare.selection import preset_scorer
+
+        preset_scorer(options.scorer, options.device)  # what is wrong with it shows here
+    workers = min(options.workers or default_workers(), len(work))
     return Processes(workers) if workers > 1 and can_spawn() else Here()
 
 
-def _made_otherwise(folder: Path, before: dict[str, Any], plan: Plan) -> TrainingError:
-    how = differences(before, plan.heading["options"]) or "the files of the source have changed"
-    return TrainingError(
-        f"{folder} holds a dataset made otherwise ({how}). Give another folder, or --force to "
-        "replace it."
-    )
+def _to_score(item: Item) -> bool:
+    return item.video is not None and not item.moments
 
 
-def _claim(folder: Path, plan: Plan, overwrite: bool) -> None:
-    """Begin in a folder, or go on there with what a run of the same plan began."""
-    begun = Journal.heading(folder)
+def _there_already(folder: Path, plan: Plan, overwrite: bool) -> Summary | None:
+    """What is known of a dataset of the same plan; one of another plan makes room or is refused."""
+    if not is_prepared(folder):
+        return None
+    stored = read_dataset(folder)
+    if stored.options.get("digest") == plan.heading["digest"]:
+        clean(folder)
+        return summary_of(folder, plan, stored)
+    if not overwrite:
+        raise TrainingError(
+            f"{folder} holds a dataset made otherwise ({_change(stored.options, plan)}). Give "
+            "another folder, or --force to replace it."
+        )
+    _clear(folder)
+    return None
+
+
+def _change(before: dict[str, Any], plan: Plan) -> str:
+    return differences(before, plan.heading["options"]) or "the files of the source have changed"
+
+
+def _claim(
+    folder: Path, base: Path, plan: Plan, part: tuple[int, int] | None, overwrite: bool
+) -> None:
+    """Begin in a folder, or go on there with what a run of the same plan began.
+
+    Raises:
+        TrainingError: a run of another plan began there.
+        OutputError: something else is there.
+    """
+    for other, path in find_parts(folder).items():
+        if part is not None and other[1] == part[1]:
+            continue
+        if not overwrite:
+            raise TrainingError(
+                f"{folder} holds a part {other[0]}/{other[1]} of a dataset. Make the others with "
+                "--shard, give another folder, or --force to start anew."
+            )
+        _remove(path)
+    begun = Journal.heading(base)
     if begun is not None and begun != plan.heading:
         if not overwrite:
-            how = differences(begun.get("options", {}), plan.heading["options"])
             raise TrainingError(
-                f"{folder} holds an unfinished run made otherwise "
-                f"({how or 'the files of the source have changed'}). Give another folder, or "
-                "--force to start anew."
+                f"{base} holds an unfinished run made otherwise "
+                f"({_change(begun.get('options', {}), plan)}). Give another folder, or --force to "
+                "start anew."
             )
-        _clear(folder)
-        begun = None
+        _clear(base)
     try:
-        strange = begun is None and folder.is_dir() and any(folder.iterdir())
+        there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     except OSError as error:
         raise OutputError(f"Cannot read {folder}: {error.strerror}.") from None
-    if strange:
+    if begun is None and there - {PARTS, FOLDER}:
         raise OutputError(
             f"{folder} is not empty and holds no dataset; give another folder, or a new one."
         )
+
+
+@contextlib.contextmanager
+def _alone(base: Path) -> Iterator[None]:
+    """Keep other runs out of a folder.
+
+    Raises:
+        OutputError: one is there, or the folder cannot be made.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        (base / FOLDER).mkdir(parents=True, exist_ok=True)
+        lock = FileLock(base / FOLDER / _LOCK)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise OutputError(f"Another run is at work in {base}; wait for it, or stop it.") from None
+    except OSError as error:
+        raise OutputError(f"Cannot make the folder {base}: {error.strerror}.") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _clear(folder: Path) -> None:
@@ -240,11 +328,9 @@ def _make_shards(
                 rate = (done - first) / max(time.monotonic() - began, 1e-6)
                 figures = {"items_per_s": rate, "examples": float(kept), "skipped": float(skipped)}
                 progress("Preparing", done, len(work), figures)
-    except KeyboardInterrupt:
-        shards.keep()
-        raise
     finally:
-        made.close() if hasattr(made, "close") else None
+        if isinstance(made, Generator):
+            made.close()
         shards.abandon()
         journal.close()
 
@@ -322,89 +408,3 @@ class _Shards:
         """Close the open shard as it is."""
         if self._writer is not None:
             self._writer.abandon()
-
-
-def finish(folder: Path, plan: Plan, bases: Sequence[Path], options: PrepareOptions) -> Summary:
-    """Write manifest, report and `dataset.json` of a folder whose shards are whole."""
-    journal = Journal(folder, plan.heading)
-    shards = tuple(sorted(journal.closed, key=lambda shard: shard.file))
-    journal.close()
-    counts, names, kinds = Counter[str](), Counter[str](), Counter[tuple[str, str, bool]]()
-    skipped, rows = Counter[str](), list(plan.skipped)
-    for record in read_records(folder):
-        if record.skipped is not None:
-            rows.append(record.skipped)
-        if record.example is not None and not record.repeats:
-            example = record.example
-            counts[example.split] += 1
-            if example.name is not None:
-                names[example.name] += 1
-            kinds[example.split, example.name or "", example.image is not None] += 1
-    skipped.update(row.reason for row in rows if not row.kept)
-    write_report(folder, rows)
-    if not counts:
-        _remove(folder / FOLDER)
-        _remove(folder / SHARDS)
-        raise TrainingError(
-            f"No example came of {plan.told} ({counted(skipped)}); {folder / REPORT_FILE} tells of "
-            "each file."
-        )
-    write_manifest(
-        folder,
-        (
-            record.example
-            for record in read_records(folder)
-            if record.example is not None and not record.repeats
-        ),
-    )
-    ordered = {split: counts[split] for split in SPLITS}
-    stored = {**plan.heading["options"], "digest": plan.heading["digest"]}
-    Dataset(plan.pairing, shards, ordered, stored).write(folder)
-    _remove(folder / FOLDER)
-    return Summary(
-        folder,
-        plan.layout,
-        plan.pairing,
-        plan.told,
-        ordered,
-        dict(sorted(names.items())),
-        dict(sorted(skipped.items())),
-        sum(shard.bytes for shard in shards),
-        notes=(*plan.notes, *_warnings(ordered, kinds, plan)),
-    )
-
-
-def _warnings(
-    counts: dict[Split, int], kinds: Counter[tuple[str, str, bool]], plan: Plan
-) -> Iterator[str]:
-    """Lines about a dataset that is hard to train with."""
-    total = sum(counts.values())
-    if total == 1:
-        yield "The dataset is a single example; training needs more."
-    elif empty := [split for split in SPLITS if not counts[split]]:
-        yield f"No example is in {' or '.join(empty)}; --splits sets the shares."
-    if plan.pairing == "class":
-        lonely = sorted(
-            {
-                f"{name} ({split})"
-                for split, name, pictured in kinds
-                if not pictured and not name.startswith("~") and not kinds[split, name, True]
-            }
-        )
-        if lonely:
-            more = f" and {len(lonely) - 5} more" if len(lonely) > 5 else ""
-            listed = ", ".join(lonely[:5])
-            yield f"Sounds without a picture of their class in their split: {listed}{more}."
-
-
-def _summary_of(folder: Path, plan: Plan, stored: Dataset) -> Summary:
-    return Summary(
-        folder,
-        plan.layout,
-        plan.pairing,
-        plan.told,
-        stored.counts,
-        bytes=sum(shard.bytes for shard in stored.shards),
-        state="unchanged",
-        notes=plan.notes,
-    )
