@@ -23,6 +23,7 @@ COMMANDS = {
     "nearest": "nearest:nearest",
     "replay": "replay:replay",
     "info": "replay:info",
+    "prepare": "prepare:prepare",
     "train": "train:train",
     "weights": "weights:weights",
     "presets": "presets:presets",

@@ -369,7 +369,7 @@ def summary_of(folder: Path, plan: Plan, stored: Dataset) -> Summary:
         plan.layout,
         plan.pairing,
         plan.told,
-        stored.counts,
+        {split: stored.counts.get(split, 0) for split in SPLITS},
         bytes=sum(shard.bytes for shard in stored.shards),
         state="unchanged",
         notes=plan.notes,
