@@ -155,6 +155,7 @@ def measure(clips: Sequence[Clip]) -> dict[str, Any]:
         "rows": rows,
         "agreement": agreement(clips),
         "own_sound_above_other": own_above_other(clips),
+        "own_sound_above_other_judged": own_above_other(known),
         "by_video": {clip.name: by_video(clip) for clip in clips},
     }
 
@@ -199,12 +200,12 @@ def own_above_other(clips: Sequence[Clip]) -> dict[str, float]:
     """How often a frame is nearer to its own video's sound than to one of another class."""
     found = {}
     for window_s in WINDOWS_S:
-        means = torch.stack([clip.sound[window_s].mean(dim=0) for clip in clips])
         wins = []
-        for index, clip in enumerate(clips):
-            others = [i for i, other in enumerate(clips) if other.shown != clip.shown]
-            own, strange = clip.image @ means[index], clip.image @ means[others].T
-            wins.append(float((own[:, None] > strange).float().mean()))
+        for clip in clips:
+            own = clip.scores(f"dot, {window_s:g} s")[clip.audible, None]
+            seen = clip.image[clip.audible]
+            strange = [c.sound[window_s][c.audible] for c in clips if c.shown != clip.shown]
+            wins += [float((own > seen @ sound.T).float().mean()) for sound in strange]
         found[f"{window_s:g} s"] = mean(wins)
     return found
 
@@ -224,9 +225,11 @@ def table(results: dict[str, Any]) -> str:
         f"| {label} | {row['spearman']:.2f} | {row['within_1_s']:.0%} |"
         for label, row in results["agreement"].items()
     ]
-    lines += ["", "| window | own sound above another class's |", "| --- | ---: |"]
+    lines += ["", "| window | own sound above another class's | of classes the judge knows |"]
+    lines += ["| --- | ---: | ---: |"]
     lines += [
-        f"| {window} | {share:.1%} |" for window, share in results["own_sound_above_other"].items()
+        f"| {window} | {share:.1%} | {results['own_sound_above_other_judged'][window]:.1%} |"
+        for window, share in results["own_sound_above_other"].items()
     ]
     lines += [
         "",
