@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Sequence
 from contextlib import closing
@@ -14,7 +13,7 @@ from s2v_cli.errors import PictureError, SoundError
 from s2v_cli.training.manifest import SAMPLE_RATE
 from s2v_cli.training.prepare.options import PrepareOptions
 from s2v_cli.training.prepare.report import Reason, Skipped
-from s2v_cli.training.prepare.shards import encode_sound
+from s2v_cli.training.prepare.shards import encode_sound, sha256
 from s2v_cli.training.prepare.sources import Box, Item
 from s2v_cli.training.prepare.splits import Prints, share_of
 
@@ -127,11 +126,6 @@ def prints_of(
     parts = [sha256(part) for part in (image, sound if audible else None) if part is not None]
     whole = sha256("/".join([*parts, "" if sound is None else sha256(sound)]).encode())
     return Prints(whole, tuple(parts if file is None else [*parts, file]))
-
-
-def sha256(content: bytes) -> str:
-    """Hash of bytes, in hexadecimal."""
-    return hashlib.sha256(content).hexdigest()
 
 
 def silent(item: Item, start_s: float, options: PrepareOptions) -> Skipped:

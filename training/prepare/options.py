@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 from s2v_cli.errors import OptionError
@@ -133,11 +132,6 @@ def parse_part(text: str) -> tuple[int, int]:
     if not (slash and first.strip().isdecimal() and second.strip().isdecimal()):
         raise OptionError(f"shard is {text!r}; allowed: i/n with i from 1 to n, as in 3/8.")
     return int(first), int(second)
-
-
-def resolved(path: Path) -> Path:
-    """An absolute path without links, to tell whether two are the same."""
-    return path.expanduser().resolve()
 
 
 def _list(choices: object) -> str:

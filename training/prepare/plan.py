@@ -12,7 +12,7 @@ from typing import Any
 
 from s2v_cli.errors import OutputError, TrainingError
 from s2v_cli.training.manifest import Pairing, Split
-from s2v_cli.training.prepare.options import PrepareOptions, resolved
+from s2v_cli.training.prepare.options import PrepareOptions
 from s2v_cli.training.prepare.report import Skipped, counted
 from s2v_cli.training.prepare.sources import Item, distinct_keys, open_source
 from s2v_cli.training.prepare.splits import assign_splits, in_order
@@ -80,9 +80,9 @@ def make_plan(source: Path, folder: Path, options: PrepareOptions) -> Plan:
         OutputError: the dataset would go into its own source.
         TrainingError: nothing there, or splits that leak.
     """
-    if resolved(source) == resolved(folder):
+    if source.resolve() == folder.resolve():
         raise OutputError(f"{folder} is the source itself; give another folder for the dataset.")
-    opened = open_source(source, options, leave=folder)
+    opened = open_source(source, options)
     items = distinct_keys(list(opened.items()))
     skipped = tuple(sorted(opened.skipped, key=lambda row: (row.file, row.reason, row.detail)))
     if not items:
@@ -90,6 +90,8 @@ def make_plan(source: Path, folder: Path, options: PrepareOptions) -> Plan:
         raise TrainingError(
             f"Nothing to prepare in {source} ({opened.told})" + (f": {why}." if why else ".")
         )
+    if opened.pairing == "class":
+        _check_classes(source, items)
     splits = assign_splits(items, options)
     ordered = in_order(items, splits, options.seed)
     work = tuple(
@@ -100,6 +102,17 @@ def make_plan(source: Path, folder: Path, options: PrepareOptions) -> Plan:
     return Plan(
         opened.layout, opened.pairing, opened.told, tuple(opened.notes), skipped, work, heading
     )
+
+
+def _check_classes(source: Path, items: Sequence[Item]) -> None:
+    pictured = {item.name for item in items if item.image is not None}
+    heard = {item.name for item in items if item.sound is not None}
+    if not pictured & heard:
+        listed = ", ".join(sorted(name for name in heard | pictured if name)[:5])
+        raise TrainingError(
+            f"Nothing to prepare in {source}: no class has both sounds and pictures ({listed}). "
+            "Give the folders of a class the same name."
+        )
 
 
 def _digest(options: dict[str, Any], work: Sequence[Planned]) -> str:

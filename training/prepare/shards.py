@@ -11,7 +11,6 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -103,7 +102,7 @@ class ShardWriter:
         header = tarfile.TarInfo(name)
         header.size = len(content)  # all else is fixed: no time, no owner
         self._write(header.tobuf(tarfile.USTAR_FORMAT))
-        part = Part(self.bytes, len(content), hashlib.sha256(content).hexdigest())
+        part = Part(self.bytes, len(content), sha256(content))
         self._write(content)
         self._write(b"\0" * (-len(content) % tarfile.BLOCKSIZE))
         return part
@@ -144,20 +143,9 @@ def read_part(stream: BinaryIO, part: Part) -> bytes:
     return stream.read(part.size)
 
 
-def read_tar(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Examples of a shard by its tar headers alone: key, and content by suffix."""
-    with tarfile.open(path) as tar:
-        key, files = "", dict[str, bytes]()
-        for member in tar:
-            stem, _, suffix = member.name.partition(".")
-            if stem != key and files:
-                yield key, files
-                files = {}
-            key = stem
-            stream = tar.extractfile(member)
-            files[suffix] = b"" if stream is None else stream.read()
-        if files:
-            yield key, files
+def sha256(content: bytes) -> str:
+    """Hash of bytes, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def encode_sound(wave: Any) -> bytes:
@@ -174,11 +162,6 @@ def encode_sound(wave: Any) -> bytes:
     buffer = io.BytesIO()
     soundfile.write(buffer, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     return buffer.getvalue()
-
-
-def content_of(files: Mapping[str, bytes], suffix: str) -> bytes | None:
-    """A file of an example as `read_tar` gives it."""
-    return files.get(suffix)
 
 
 class _telling:

@@ -19,7 +19,7 @@ from typing import Literal, Protocol
 
 from s2v_cli.errors import OptionError, TrainingError
 from s2v_cli.training.manifest import Pairing, Split
-from s2v_cli.training.prepare.options import PrepareOptions, resolved
+from s2v_cli.training.prepare.options import PrepareOptions
 from s2v_cli.training.prepare.report import Skipped
 
 Kind = Literal["video", "sound", "image"]
@@ -144,13 +144,12 @@ class Listed:
         return iter(self.found)
 
 
-def open_source(path: Path, options: PrepareOptions, leave: Path | None = None) -> Source:
+def open_source(path: Path, options: PrepareOptions) -> Source:
     """List a source by the layout of the options.
 
     Args:
         path: a folder, or a file for the layout `manifest`.
         options: which layout, and what it needs to know.
-        leave: a folder inside that is none of the source: where the dataset goes.
 
     Raises:
         OptionError: unknown layout.
@@ -162,7 +161,7 @@ def open_source(path: Path, options: PrepareOptions, leave: Path | None = None) 
     if not path.exists():
         raise TrainingError(f"No file or folder at {str(path)!r}; give what is to be prepared.")
     if name == "auto":
-        name = detect(path, leave)
+        name = detect(path)
     module, function = LAYOUTS[name].split(":")
     open_layout: Callable[[Path, PrepareOptions], Source] = getattr(import_module(module), function)
     return open_layout(path, options)
@@ -197,23 +196,20 @@ class Found:
         return self.folders[0] if self.folders else None
 
 
-def find_files(folder: Path, leave: Path | None = None) -> list[Found]:
+def find_files(folder: Path) -> list[Found]:
     """Videos, sounds and pictures of a folder and those in it, sorted; hidden ones are left out.
 
     Raises:
         TrainingError: the folder cannot be read.
     """
-    root = resolved(folder)
-    left = None if leave is None else resolved(leave)
+    root = folder.resolve()
     paths: list[tuple[str, Kind]] = []
 
     def refuse(error: OSError) -> None:
         raise TrainingError(f"Cannot read {error.filename}: {error.strerror}.")
 
     for parent, folders, files in os.walk(root, onerror=refuse, followlinks=True):
-        folders[:] = [
-            name for name in sorted(folders) if name[0] != "." and Path(parent, name) != left
-        ]
+        folders[:] = [name for name in sorted(folders) if name[0] != "."]
         inside = os.path.relpath(parent, root)
         for name in sorted(files):
             kind = SUFFIXES.get(os.path.splitext(name)[1].lower())
@@ -231,7 +227,7 @@ def find_files(folder: Path, leave: Path | None = None) -> list[Found]:
     return found
 
 
-def detect(path: Path, leave: Path | None = None) -> str:
+def detect(path: Path) -> str:
     """The layout of a source, by what lies in it.
 
     Raises:
@@ -250,7 +246,7 @@ def detect(path: Path, leave: Path | None = None) -> str:
         return "manifest"
     if _has_tables(path):
         return "classes"
-    files = find_files(path, leave)
+    files = find_files(path)
     kinds = Counter(file.kind for file in files)
     if not files:
         raise TrainingError(
@@ -262,9 +258,10 @@ def detect(path: Path, leave: Path | None = None) -> str:
         return "videos"
     if not (kinds["sound"] and kinds["image"]):
         there, missing = ("sound", "picture") if kinds["sound"] else ("picture", "sound")
+        number = kinds["sound"] or kinds["image"]
         raise TrainingError(
-            f"Nothing to prepare in {path}: it has {kinds['sound'] or kinds['image']} {there}s, "
-            f"but no {missing}. A dataset needs both."
+            f"Nothing to prepare in {path}: it has {counted(number, there)}, but no {missing}. A "
+            "dataset needs both."
         )
     if paired < 0.5 and any(file.folders for file in files):
         return "classes"
