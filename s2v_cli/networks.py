@@ -79,6 +79,8 @@ _CONVERTERS = {
     "icgan-128": "generators.biggan_weights:convert_128",
     "icgan-256": "generators.biggan_weights:convert_256",
     "imagebind-audio": "encoders.imagebind:convert",
+    "inception-vggsound": "encoders.inception:convert_vggsound",
+    "inception-fid": "encoders.inception:convert_fid",
 }
 
 

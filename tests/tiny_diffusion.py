@@ -140,6 +140,35 @@ def write_image_encoder(folder: Path, *, dimension: int = EMBEDDING, seed: int =
     return folder
 
 
+def write_clip(folder: Path, *, seed: int = 50) -> Path:
+    """Write a tiny CLIP with both sides, as the hub's folder of ViT-B/32 has it."""
+
+    def model() -> Any:
+        shared = {
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+        }
+        config = transformers().CLIPConfig(
+            text_config={
+                **shared,
+                "vocab_size": len(_vocabulary()),
+                "max_position_embeddings": TOKENS,
+                "bos_token_id": 0,
+                "eos_token_id": 1,
+                "pad_token_id": 1,
+            },
+            vision_config={**shared, "image_size": 28, "patch_size": 7},
+            projection_dim=24,
+        )
+        return transformers().CLIPModel(config)
+
+    _save(model, folder, None, seed)
+    _write_tokenizer(folder)
+    return folder
+
+
 def draw_embedding(count: int = 1, seed: int = 40) -> Tensor:
     """Embeddings [count, 1024] with a norm as those of CLIP ViT-H have it, about 20."""
     return _drawer(seed)(count, EMBEDDING, scale=20 / EMBEDDING**0.5)
