@@ -30,7 +30,6 @@ _LEAD_S = 0.3  # sound decoded before what is wanted: the first samples after a 
 _JITTER_S = 0.05  # time stamps of sound that are off by less are of sound without a gap
 _SLACK_S = 0.5  # a header's duration may exceed what is there by that much
 _EPSILON_S = 1e-3  # time stamps of some containers are rounded to that
-_BEFORE_S = 10.0  # how far before its beginning a video is sought to read it from the beginning
 _RETRIES_S = (0.0, 5.0, float("inf"))  # how much further back a seek goes that landed too late
 
 
@@ -77,15 +76,18 @@ class Video:
                     check_framing(file)
             except CutShort as error:
                 raise self._broken(f"it is cut short ({error})") from None
-            self._container = self._stack.enter_context(
-                self._av.open(str(path), metadata_errors="ignore")
-            )
+            self._open()
             if self._container.start_time:
                 self._origin_s = self._container.start_time / self._av.time_base
-            self._video_stream = self._best("video")
-            self._audio_stream = self._best("audio")
             self.picture = self._span(self._video_stream)
             self.sound = self._span(self._audio_stream)
+
+    def _open(self) -> None:
+        self._stack.close()
+        self._container: Any = self._stack.enter_context(
+            self._av.open(str(self._path), metadata_errors="ignore")
+        )
+        self._video_stream, self._audio_stream = self._best("video"), self._best("audio")
 
     def close(self) -> None:
         """Close the file."""
@@ -149,10 +151,21 @@ class Video:
                     end_s = max(end_s, float(last) - self._origin_s)
         return start_s, end_s
 
-    def _seek(self, time_s: float, stream: Any) -> None:
-        # Before the first packet, which primes a decoder, may lie time stamps below zero.
-        target_s = self._origin_s + (time_s if time_s > 0 else -_BEFORE_S)
-        self._container.seek(int(target_s / stream.time_base), stream=stream)
+    def _seek(self, time_s: float, kind: str) -> Any:
+        """Go to a time, or to the beginning; returns the decoder of a stream from there on.
+
+        The beginning is not sought: before the first time stamp lies what primes a decoder.
+        """
+        if time_s > 0:
+            stream = self._video_stream if kind == "video" else self._audio_stream
+            try:
+                target = int((time_s + self._origin_s) / stream.time_base)
+                self._container.seek(target, stream=stream)
+                return self._container.decode(stream)
+            except self._av.FFmpegError:  # it cannot be sought in
+                pass
+        self._open()
+        return self._container.decode(self._video_stream if kind == "video" else self._audio_stream)
 
     def _time_of(self, frame: Any) -> float:
         if frame.time is not None:
@@ -181,8 +194,7 @@ class Video:
     def _seek_frame(self, time_s: float) -> None:
         for back_s in _RETRIES_S:
             self._shown = self._ahead = None
-            self._seek(time_s - back_s, self._video_stream)
-            self._frames = self._container.decode(self._video_stream)
+            self._frames = self._seek(time_s - back_s, "video")
             self._ahead = next(self._frames, None)
             if self._ahead is not None and self._time_of(self._ahead) <= time_s + _EPSILON_S:
                 return
@@ -200,9 +212,9 @@ class Video:
     def _decoded(self, from_s: float, start_s: float, count: int) -> _Span | None:
         """Samples from about start_s on, for so many at 16 kHz; None if a seek went too far."""
         self._frames = self._shown = self._ahead = None  # one container, one place to stand
-        self._seek(from_s, self._audio_stream)
+        decoded = self._seek(from_s, "audio")
         blocks, first, position, rate, enough = list[Wave](), 0, 0, 0, 0
-        for frame in self._container.decode(self._audio_stream):
+        for frame in decoded:
             stamp_s = self._time_of(frame)
             if not rate:
                 rate = frame.sample_rate

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import soundfile
 from PIL import Image
-
-from s2v_cli.video import SoundTrack, open_writer
 
 VIDEOS = Path(__file__).parents[2] / "fixtures" / "video"
 NASA = VIDEOS / "narration_nasa_13013.mp4"
@@ -52,6 +51,15 @@ def draw_pairs(folder: Path, count: int, first: int = 0) -> Path:
     return folder
 
 
+CODECS = {
+    ".mp4": ("mpeg4", "aac"),
+    ".mov": ("mpeg4", "aac"),
+    ".mkv": ("libx264", "flac"),
+    ".avi": ("mpeg4", "pcm_s16le"),
+    ".webm": ("libvpx", "libopus"),
+}
+
+
 def draw_video(
     path: Path,
     seconds: float = 3.0,
@@ -62,23 +70,31 @@ def draw_video(
     rate: int = 16_000,
     grey: Callable[[float], int] = lambda time_s: 20 + round(20 * time_s),
 ) -> Path:
-    """A video whose frame at t is all of one grey, and which sounds like a wave (or a tone).
-
-    Its format is that of the suffix: .mp4, or a copy of it into another container.
-    """
+    """A video whose frame at t is all of one grey, and which sounds like a wave (or a tone)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     wave = tone(440, seconds, rate) if wave is None else wave
-    track = SoundTrack(iter([wave.astype(np.float32)[:, None]]), rate, 1, len(wave))
-    made = path.with_suffix(".drawn.mp4")
-    with open_writer(made, ".mp4", fps=fps, sound=track, comment=None) as writer:
+    samples = np.clip(np.rint(wave * 32768), -32768, 32767).astype(np.int16)[None]
+    picture_codec, sound_codec = CODECS[path.suffix]
+    with av.open(str(path), "w") as container:
+        picture = container.add_stream(picture_codec, rate=fps)
+        picture.width, picture.height, picture.pix_fmt = *size, "yuv420p"
+        picture.codec_context.gop_size, picture.bit_rate = 12, 2_000_000
+        sound = container.add_stream(sound_codec, rate=rate, layout="mono")
         for number in range(round(seconds * fps)):
             level = grey(number / fps)
-            writer.add(Image.new("RGB", size, (level, level, level)))
-    if path.suffix == ".mp4":
-        made.rename(path)
-    else:
-        copy_streams(made, path, ["video", "audio"])
-        made.unlink()
+            frame = av.VideoFrame.from_image(Image.new("RGB", size, (level, level, level)))
+            frame.pts, frame.time_base = number, Fraction(1, fps)
+            container.mux(picture.encode(frame))
+        heard = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+        heard.sample_rate, heard.pts, heard.time_base = rate, 0, Fraction(1, rate)
+        resampler = av.AudioResampler(
+            sound.codec_context.format.name, "mono", rate, sound.codec_context.frame_size or 1024
+        )
+        for part in (heard, None):
+            for block in resampler.resample(part):
+                container.mux(sound.encode(block))
+        for stream in (picture, sound):
+            container.mux(stream.encode(None))
     return path
 
 
