@@ -1,0 +1,217 @@
+"""Runs of an ablation on a miniature dataset: measured, kept, and gone on with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from s2v_cli.errors import TrainingError
+from s2v_cli.pipeline import Sound2Vision
+from s2v_cli.presets import load_preset
+from s2v_cli.training.ablation.measure import HeldOut, find_judge, hold_out, measure, modality_gap
+from s2v_cli.training.ablation.plan import Plan, make_plan
+from s2v_cli.training.ablation.run import ablate, draw_classes, read_result
+from s2v_cli.training.dataset import find_photos, load_photos
+from s2v_cli.training.judge import Judge, train_judge
+from s2v_cli.training.manifest import read_manifest
+from s2v_cli.training.prepare.options import PrepareOptions
+from s2v_cli.training.prepare.work import prepare
+from s2v_cli.training.recipe import StageOptions
+
+TINY = StageOptions(steps=2, batch=8, learning_rate=1e-3, validate_every=1)
+
+
+@pytest.fixture(scope="module")
+def prepared(miniature: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("prepared") / "data"
+    prepare(miniature, folder, PrepareOptions(workers=1))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def judge(miniature: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("judge")
+    photos = find_photos(miniature)
+    train_judge(photos, load_photos(photos), folder, TINY)
+    return folder
+
+
+def plan(**studies: Any) -> Plan:
+    studies = studies or {"classes": {"two": {"classes": 2}, "all": {}}}
+    return make_plan(
+        {"kind": "ablation", "seeds": [3], "split": "test", "pictures": 1, "studies": studies}, "x"
+    )
+
+
+class Trainer:
+    """Takes the bundled model for what came of training, and remembers what it was given."""
+
+    def __init__(self, fail_after: int = 99) -> None:
+        self.given: list[tuple[Path, dict[str, Any]]] = []
+        self.fail_after = fail_after
+
+    def __call__(self, data: Path, run: Path, options: Mapping[str, Any], progress: Any) -> Path:
+        if len(self.given) == self.fail_after:
+            raise TrainingError("stopped")
+        self.given.append((data, dict(options)))
+        return load_preset("mini").folder / "mini.toml"
+
+
+def test_runs_are_measured_kept_and_not_run_again(
+    prepared: Path, judge: Path, tmp_path: Path
+) -> None:
+    chosen = plan()
+    first = Trainer(fail_after=1)
+    with pytest.raises(TrainingError, match="stopped"):
+        ablate(prepared, tmp_path, chosen, judge=judge, align=first)
+    assert "1 of 2 runs are done" in (tmp_path / "ablation.md").read_text()
+    done = (tmp_path / "results.json").read_text()
+
+    second = Trainer()
+    path = ablate(prepared, tmp_path, chosen, judge=judge, align=second, command="s2v x")
+    assert len(second.given) == 1 and second.given[0][1]["seed"] == 3
+    assert second.given[0][0] == prepared
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert json.loads(done).items() <= results.items() and len(results) == 2
+    assert "runs are done; the rest" not in path.read_text() and "`s2v x`" in path.read_text()
+
+    ablate(prepared, tmp_path, chosen, judge=judge, align=Trainer(fail_after=0))
+    for setting in chosen.runs():
+        assert read_result(tmp_path, setting) == results[setting.key]
+
+
+def test_a_subset_holds_its_classes_alone(prepared: Path, judge: Path, tmp_path: Path) -> None:
+    trainer = Trainer()
+    ablate(prepared, tmp_path, plan(), judge=judge, align=trainer)
+    subset = trainer.given[0][0]
+    examples = list(read_manifest(subset))
+    assert len({e.name for e in examples}) == 2
+    assert all((subset / e.shard).is_file() for e in examples)
+    whole = {e.key: e for e in read_manifest(prepared)}
+    assert all(whole[e.key] == e for e in examples)
+
+
+def test_a_folder_measured_otherwise_is_refused(
+    prepared: Path, judge: Path, tmp_path: Path
+) -> None:
+    chosen = plan()
+    ablate(prepared, tmp_path, chosen, judge=judge, align=Trainer())
+    other = make_plan(
+        {"kind": "ablation", "pictures": 5, "split": "test", "studies": {"a": {"b": {}, "c": {}}}},
+        "x",
+    )
+    with pytest.raises(TrainingError, match="pictures was 1, is 5"):
+        ablate(prepared, tmp_path, other, judge=judge, align=Trainer())
+    path = next((tmp_path / "runs").rglob("result.json"))
+    path.write_text("{")
+    with pytest.raises(TrainingError, match="Remove it"):
+        ablate(prepared, tmp_path, chosen, judge=judge, align=Trainer())
+
+
+def test_without_videos_selection_is_left_out(prepared: Path, judge: Path, tmp_path: Path) -> None:
+    studies = {
+        "selection": {"middle": {"select": "mid"}, "best": {"select": "top1"}},
+        "duration": {"1 s": {"duration_s": 1.0}, "all": {}},
+    }
+    trainer = Trainer()
+    text = ablate(prepared, tmp_path, plan(**studies), judge=judge, align=trainer).read_text()
+    assert len(trainer.given) == 2 and "left out" in text
+
+
+def test_unknown_options_are_refused_before_anything_runs(prepared: Path, tmp_path: Path) -> None:
+    studies = {"loss": {"a": {"losss": "l2"}, "b": {}}}
+    with pytest.raises(TrainingError, match="losss"):
+        ablate(prepared, tmp_path / "new", plan(**studies))
+    assert not (tmp_path / "new").exists()
+
+
+def test_more_classes_than_there_are(prepared: Path, judge: Path, tmp_path: Path) -> None:
+    studies = {"classes": {"many": {"classes": 9}, "all": {}}}
+    with pytest.raises(TrainingError, match="classes is 9"):
+        ablate(prepared, tmp_path, plan(**studies), judge=judge, align=Trainer())
+
+
+def test_classes_are_nested_and_drawn_by_the_seed(prepared: Path, judge: Path) -> None:
+    held_out = hold_out(prepared, "mini", "test", judge)
+    studies = {"c": {"two": {"classes": 2}, "three": {"classes": 3}}}
+    two, three = (draw_classes(held_out, setting) for setting in plan(**studies).runs())
+    assert set(two) < set(three)
+
+
+def test_the_gap_is_that_between_class_means(judge: Path) -> None:
+    found = find_judge(judge)
+    assert found is not None
+    means = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    held_out = HeldOut([], [], ["a", "b"], means, found)
+    embedding = torch.tensor([[1.0, 1.0], [3.0, 1.0], [0.0, 4.0]])  # class means (2, 1), (0, 4)
+    gap = modality_gap(embedding, ["a", "a", "b"], held_out)
+    assert gap == pytest.approx(float(torch.tensor([0.5 - 1.0, 0.5 - 2.5]).norm()))
+
+
+def test_figures_are_closed_form_for_a_judge_of_colours() -> None:
+    """A model that paints its embedding, a judge that reads colours: every figure is known."""
+
+    class Painter:
+        space = None
+
+        class preset:
+            @staticmethod
+            def generate_options(seed: int, count: int) -> int:
+                return count
+
+        class sound_encoder:
+            window_s = 1.0
+
+            def __new__(cls, wave: torch.Tensor) -> torch.Tensor:  # type: ignore[misc]
+                return wave[:, :3]
+
+        def generate_from_embedding(self, row: torch.Tensor, count: int) -> list[Any]:
+            pixels = np.zeros((96, 96, 3), np.uint8) + (255 * row.numpy()).astype(np.uint8)
+
+            class Picture:
+                image = Image.fromarray(pixels)
+
+            return [Picture()] * count
+
+    class Colours(Judge):
+        def features(self, images: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.pad(images.mean(dim=(2, 3)), (0, 189))
+
+    names = [*"abcdefg"]
+    judge = Colours(names)
+    with torch.no_grad():
+        judge.head.weight.zero_()
+        judge.head.weight[:3, :3] = torch.eye(3)
+        judge.head.bias.copy_(torch.tensor([0.0, 0, 0, -9, -9, -9, -9]))
+    right = torch.eye(3).repeat(1, 1)
+    waves = [right[0], right[1], right[1], right[2]]
+    held_out = HeldOut(waves, ["a", "b", "c", "c"], ["a", "b", "c"], torch.eye(3), judge)
+    model: Any = Painter()
+    figures = measure(model, held_out, 2)
+    assert figures["r1"] == pytest.approx((1 + 1 + 0.5) / 3)
+    assert figures["encoder"] == pytest.approx((1 + 1 + 0.5) / 3)
+    assert figures["r5"] == 1.0
+    assert figures["sounds"] == 4
+    assert figures["chance_r5"] == 1.0
+    assert measure(model, held_out, 1, scored=["c"])["r1"] == 0.5
+
+
+def test_a_preset_is_measured(prepared: Path, judge: Path) -> None:
+    held_out = hold_out(prepared, "mini", "test", judge)
+    figures = measure(Sound2Vision.load("mini", device="cpu"), held_out, 1)
+    assert 0 <= figures["r1"] <= figures["r5"] <= 1
+    assert figures["gap"] > 0
+
+
+def test_no_judge_and_a_damaged_one(tmp_path: Path) -> None:
+    assert find_judge(tmp_path) is None
+    (tmp_path / "judge.pt").write_bytes(b"no")
+    with pytest.raises(TrainingError, match="not a judge's checkpoint"):
+        find_judge(tmp_path)
