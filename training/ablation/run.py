@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import json
@@ -15,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from s2v_cli.errors import OutputError, TrainingError
+from s2v_cli.errors import DependencyError, OutputError, TrainingError
 from s2v_cli.pipeline import Sound2Vision
 from s2v_cli.training.ablation.measure import HeldOut, hold_out, measure
 from s2v_cli.training.ablation.plan import Plan, Setting
+from s2v_cli.training.ablation.plot import plot
 from s2v_cli.training.ablation.report import report
 from s2v_cli.training.manifest import (
     MANIFEST_FILE,
@@ -31,6 +33,7 @@ from s2v_cli.training.manifest import (
 
 RESULT_FILE = "result.json"
 REPORT_FILE = "ablation.md"
+PLOT_FILE = "ablation.png"
 RESULTS_FILE = "results.json"
 VIDEOS = "videos"
 SELECTION = "selection"  # the study that trains on videos
@@ -79,7 +82,8 @@ def ablate(
     Args:
         data: prepared dataset with classes, or what `s2v prepare` makes one of. The study
             `selection` needs the latter, with a folder `videos`; else it is left out.
-        folder: gets the runs, `results.json` and the report `ablation.md`.
+        folder: gets the runs, `results.json`, the report `ablation.md` and, where there is
+            matplotlib, its picture `ablation.png`.
         plan: which runs.
         progress: called with stage, step, steps and figures.
         judge: folder of a trained judge, or where one is trained; None takes `folder/judge`.
@@ -283,6 +287,10 @@ def _write(work: _Ablation) -> Path:
     write_file(content.encode(), work.folder / RESULTS_FILE, overwrite=True)
     minutes = sum(run.get("seconds", 0) for run in work.results.values()) / 60
     facts = {**work.facts, "time": f"{minutes:.0f} minutes, training and measuring"}
+    text = report(work.plan, work.results, facts)
+    with contextlib.suppress(DependencyError):  # a report without its picture is one, too
+        write_file(plot(work.plan, work.results), work.folder / PLOT_FILE, overwrite=True)
+        text += f"\n![R@5 of each row, with 95% intervals over seeds]({PLOT_FILE})\n"
     path = work.folder / REPORT_FILE
-    write_file(report(work.plan, work.results, facts).encode(), path, overwrite=True)
+    write_file(text.encode(), path, overwrite=True)
     return path
