@@ -49,6 +49,8 @@ class _Report:
 
 def _tell(summary: Summary, console: Console) -> None:
     """Notes for people about what was found and made."""
+    from s2v_cli.weights.catalogue import human_bytes
+
     for note in summary.notes:
         console.note(note)
     counts = ", ".join(f"{number} {split}" for split, number in summary.counts.items())
@@ -58,7 +60,7 @@ def _tell(summary: Summary, console: Console) -> None:
     elif summary.state == "planned":
         console.note("A dry run: numbers are of items; of a video several examples may come.")
     else:
-        console.note(f"{counts}; {summary.bytes / 1e6:.1f} MB.")
+        console.note(f"{counts}; {human_bytes(summary.bytes)}.")
     if skipped:
         where = f"; {summary.folder / 'report.csv'} says why" if summary.state == "made" else ""
         console.note(f"Skipped: {skipped}{where}.")
@@ -196,12 +198,14 @@ def prepare(
     with Console(quiet=quiet) as console:
         if dry_run:
             summary = work.plan_dataset(source, folder, options)
+            console.note(f"{source} is {summary.told}.")
         elif merge:
             summary = work.merge_parts(source, folder, options)
         else:
             report = _Report(console, bar=sys.stderr.isatty())
-            summary = work.prepare(source, folder, options, report, overwrite=force)
-        console.note(f"{source} is {summary.told}.")
+            summary = work.prepare(
+                source, folder, options, report, overwrite=force, note=console.note
+            )
         _tell(summary, console)
     if as_json:
         console.result(json.dumps(summary.to_json(), indent=2))

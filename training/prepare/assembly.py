@@ -130,7 +130,7 @@ def finish(folder: Path, plan: Plan) -> Summary:
         TrainingError: there is not one example, or a shard has vanished.
         OutputError: the folder cannot be written.
     """
-    shards = tuple(sorted(_whole_shards(folder, plan), key=lambda shard: shard.file))
+    shards = tuple(sorted(whole_shards(folder, plan), key=lambda shard: shard.file))
     tally = Tally.of(folder, plan)
     write_report(folder, tally.rows)
     if not tally.counts:
@@ -161,7 +161,12 @@ def clean(folder: Path) -> None:
     _remove(folder / PARTS)
 
 
-def _whole_shards(base: Path, plan: Plan) -> list[Shard]:
+def whole_shards(base: Path, plan: Plan) -> list[Shard]:
+    """The shards of a folder that are whole.
+
+    Raises:
+        TrainingError: one has vanished.
+    """
     journal = Journal(base, plan.heading)
     journal.close()
     for shard in journal.closed:
@@ -274,7 +279,7 @@ def _gather(folder: Path, bases: Sequence[Path], plan: Plan) -> None:
     journal = Journal(folder, plan.heading)
     numbers, names, moved = Counter[Split](), dict[tuple[int, str], str](), dict[str, Example]()
     for part, base in enumerate(bases):
-        closed = sorted(_whole_shards(base, plan), key=lambda shard: shard.file)
+        closed = sorted(whole_shards(base, plan), key=lambda shard: shard.file)
         inside = _examples_by_shard(base, repeated)
         for shard in closed:
             number = numbers[shard.split]

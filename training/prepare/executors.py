@@ -182,6 +182,6 @@ def _start() -> None:
 
         def follow() -> None:
             parent.join()
-            os._exit(1)
+            os.kill(os.getpid(), signal.SIGTERM)
 
         threading.Thread(target=follow, daemon=True).start()

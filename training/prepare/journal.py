@@ -216,7 +216,7 @@ def _rows(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
                 if not line.endswith(b"\n") or not isinstance(row, dict):
                     return
                 yield row, len(line)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
         raise TrainingError(f"Cannot read {path}: {error.strerror}.") from None

@@ -39,6 +39,7 @@ from s2v_cli.training.prepare.assembly import (
     missing_parts,
     part_folder,
     summary_of,
+    whole_shards,
 )
 from s2v_cli.training.prepare.examples import Made, Piece, make
 from s2v_cli.training.prepare.executors import (
@@ -80,6 +81,7 @@ def prepare(
     *,
     executor: Executor | None = None,
     overwrite: bool = False,
+    note: Callable[[str], None] | None = None,
 ) -> Summary:
     """Turn videos, or sounds and pictures, into a prepared dataset.
 
@@ -93,6 +95,7 @@ def prepare(
         progress: called with stage, step, steps and figures.
         executor: where the work is done; None takes processes of this machine.
         overwrite: whether a dataset made otherwise is replaced.
+        note: told, in one line, what the source was taken for, before the work begins.
 
     Raises:
         OptionError: an option does not fit the layout.
@@ -103,6 +106,8 @@ def prepare(
     if progress:
         progress("Listing", 0, 0, {})
     plan = make_plan(source, folder, options)
+    if note:
+        note(f"{source} is {plan.told}.")
     there = _there_already(folder, plan, overwrite)
     if there is not None:
         return there
@@ -118,7 +123,7 @@ def prepare(
         return merge_parts(source, folder, options, plan=plan)
     tally = Tally.of(base, replace(plan, skipped=()))
     left = f"{len(missing)} of {options.part[1]} parts are missing; the last one makes the whole."
-    return tally.summary(folder, plan, Journal(base, plan.heading).closed, "part", left)
+    return tally.summary(folder, plan, whole_shards(base, plan), "part", left)
 
 
 def merge_parts(
@@ -241,7 +246,7 @@ def _claim(
         there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     except OSError as error:
         raise OutputError(f"Cannot read {folder}: {error.strerror}.") from None
-    if begun is None and there - {PARTS, FOLDER}:
+    if begun is None and there - {PARTS, FOLDER, REPORT_FILE}:
         raise OutputError(
             f"{folder} is not empty and holds no dataset; give another folder, or a new one."
         )
