@@ -25,6 +25,7 @@ COMMANDS = {
     "info": "replay:info",
     "prepare": "prepare:prepare",
     "train": "train:train",
+    "eval": "eval:evaluate",
     "weights": "weights:weights",
     "presets": "presets:presets",
     "doctor": "doctor:doctor",

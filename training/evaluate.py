@@ -62,6 +62,7 @@ from s2v_cli.training.metrics import (
     nearest,
     pairwise_distance,
     rank_of,
+    spread,
 )
 from s2v_cli.training.recipe import StageOptions
 from s2v_cli.training.zoom_regressor import (
@@ -400,15 +401,6 @@ def _copies(
     return results, [(i, int(index[0][i])) for i in order]
 
 
-def spread(clips: Sequence[Clip], count: int) -> list[int]:
-    """Indices of up to `count` clips: one of each class in turn, in the clips' order."""
-    by_class: dict[str, list[int]] = {}
-    for index, clip in enumerate(clips):
-        by_class.setdefault(clip.sound_class, []).append(index)
-    turns = [(turn, i) for members in by_class.values() for turn, i in enumerate(members)]
-    return sorted(i for _, i in sorted(turns)[:count])
-
-
 def _loudness(
     model: Sound2Vision,
     control: SoundToPicture | None,
@@ -421,7 +413,7 @@ def _loudness(
     progress: Progress | None,
 ) -> dict[str, Any]:
     regressor = train_zoom_regressor(photos, pixels, folder, options, progress)
-    clips = [made.clips[i] for i in spread(made.clips, count)]
+    clips = [made.clips[i] for i in spread([c.sound_class for c in made.clips], count)]
     waves = load_waves(clips)
     truncation = model.preset.generate_options().truncation or 1.0
     results: dict[str, Any] = {"clips": len(clips), "control": None}

@@ -62,6 +62,15 @@ def bootstrap(
     return float(low), float(high)
 
 
+def spread(classes: Sequence[str], count: int) -> list[int]:
+    """Indices of up to `count` items: one of each class in turn, in the items' order."""
+    by_class: dict[str, list[int]] = {}
+    for index, name in enumerate(classes):
+        by_class.setdefault(name, []).append(index)
+    turns = [(turn, i) for members in by_class.values() for turn, i in enumerate(members)]
+    return sorted(i for _, i in sorted(turns)[:count])
+
+
 def pairwise_distance(features: Tensor) -> float:
     """Mean Euclidean distance over all pairs of features [N, F]; N is 2 or more."""
     return float(F.pdist(features.double()).mean())

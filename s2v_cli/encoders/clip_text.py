@@ -74,7 +74,7 @@ class ClipTextImage:
                 CLIPVisionModelWithProjection,
             )
         try:
-            config = CLIPConfig.from_dict(settings)
+            config: Any = CLIPConfig.from_dict(settings)
         except (TypeError, ValueError, KeyError) as error:
             raise WeightsError(f"Cannot read {folder / 'config.json'}: {error}") from None
         for side in (config.text_config, config.vision_config):
