@@ -191,7 +191,7 @@ def test_a_full_disk_is_one_line_and_what_is_done_is_kept(
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (120_000, 120_000))
 
-    flags = ["--shard-size", "0.15", "--workers", "1", "--splits", "60,20,20"]
+    flags = ["--shard-size", "0.15", "--workers", "1", "--splits", "60,20,20", "--quiet"]
     command = [sys.executable, "-m", "s2v_cli", "prepare", str(many_pairs), "data", *flags]
     ended = subprocess.run(
         command, cwd=tmp_path, capture_output=True, text=True, preexec_fn=limit, check=False
