@@ -18,6 +18,7 @@ from s2v_cli.training.prepare.options import (
     PrepareOptions,
     SelectChoice,
     parse_part,
+    parse_per_class,
     parse_splits,
 )
 
@@ -83,8 +84,8 @@ def prepare(
         str,
         typer.Option(
             metavar="NAME",
-            help="What SOURCE is: videos, pairs, classes, manifest, vggsound, vegas or celebv. "
-            "'auto' looks which of the first four fits.",
+            help="What SOURCE is: videos, pairs, classes, manifest, vggsound, celebv or vegas. "
+            "'auto' looks which of them fits, but for vegas.",
         ),
     ] = "auto",
     duration: Annotated[
@@ -116,9 +117,21 @@ def prepare(
             metavar="FILE", help="The published top-10 moments of VGGSound, instead of --select."
         ),
     ] = None,
-    subset: Annotated[
+    classes: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Of a published dataset, such as its list of classes."),
+        typer.Option(
+            metavar="LIST",
+            help="Of VGGSound: 50, the paper's, or a file of class names. Of VEGAS: 5, or a file.",
+        ),
+    ] = None,
+    per_class: Annotated[
+        str | None,
+        typer.Option(
+            "--per-class",
+            metavar="TRAIN,TEST",
+            show_default="800,50",
+            help="Clips of each class of VEGAS.",
+        ),
     ] = None,
     splits: Annotated[
         str, typer.Option(metavar="SHARES", help="Of train, validation and test, by source.")
@@ -178,7 +191,8 @@ def prepare(
         stride_s=parse_duration(stride, "stride"),
         scorer=scorer,
         moments=moments,
-        subset=subset,
+        classes=classes,
+        per_class=None if per_class is None else parse_per_class(per_class),
         train=train,
         validation=validation,
         test=test,

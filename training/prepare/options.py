@@ -32,7 +32,9 @@ class PrepareOptions:
             are at least so far apart.
         scorer: preset whose encoders tell the correlation for `top1`.
         moments: file of the published top-10 moments of VGGSound, which then replace `select`.
-        subset: of a published dataset, where its layout knows any.
+        classes: of a published dataset: a list that its layout knows, such as `50` of VGGSound, or
+            a file of class names.
+        per_class: (train, test): clips of each class of VEGAS; None takes 800 and 50 (§4.1).
         train: share of the sources that are trained on.
         validation: share for validation.
         test: share for tests; the three add to 1.
@@ -54,7 +56,8 @@ class PrepareOptions:
     stride_s: float = 1.0
     scorer: str = "mini"
     moments: str | None = None
-    subset: str | None = None
+    classes: str | None = None
+    per_class: tuple[int, int] | None = None
     train: float = 0.85
     validation: float = 0.05
     test: float = 0.1
@@ -85,6 +88,9 @@ class PrepareOptions:
                 f"splits is {','.join(f'{share:g}' for share in shares)}; allowed: three shares "
                 "of train, validation and test that add to 1, as in 0.8,0.1,0.1."
             )
+        if self.per_class is not None:
+            _between("per-class", self.per_class[0], 1, 1_000_000, whole=True)
+            _between("per-class", self.per_class[1], 0, 1_000_000, whole=True)
         if self.part is not None and not 1 <= self.part[0] <= self.part[1]:
             raise OptionError(
                 f"shard is {self.part[0]}/{self.part[1]}; allowed: i/n with i from 1 to n."
@@ -92,7 +98,11 @@ class PrepareOptions:
 
     def stored(self) -> dict[str, Any]:
         """What decides the result, for `dataset.json`."""
-        return {name: value for name, value in asdict(self).items() if name not in _NOT_STORED}
+        return {
+            name: list(value) if isinstance(value, tuple) else value  # as JSON gives it back
+            for name, value in asdict(self).items()
+            if name not in _NOT_STORED
+        }
 
 
 def differences(before: dict[str, Any], after: dict[str, Any]) -> str:
@@ -120,6 +130,20 @@ def parse_splits(text: str) -> tuple[float, float, float]:
         ) from None
     scale = 100 if train + validation + test > 50 else 1
     return train / scale, validation / scale, test / scale
+
+
+def parse_per_class(text: str) -> tuple[int, int]:
+    """Read `train,test`, numbers of clips.
+
+    Raises:
+        OptionError: not two whole numbers.
+    """
+    first, comma, second = text.partition(",")
+    if not (comma and first.strip().isdecimal() and second.strip().isdecimal()):
+        raise OptionError(
+            f"per-class is {text!r}; allowed: clips to train on and to test, as in 800,50."
+        )
+    return int(first), int(second)
 
 
 def parse_part(text: str) -> tuple[int, int]:

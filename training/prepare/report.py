@@ -25,6 +25,7 @@ Reason = Literal[
     "duplicate content",
     "no class",
     "not listed",  # there, but in none of the lists of a published dataset
+    "other split",  # a published list gives its recording to two splits
     "not used",  # of another kind than the layout takes
 ]
 COLUMNS = ("file", "reason", "kept", "detail")

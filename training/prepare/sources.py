@@ -38,6 +38,9 @@ LAYOUTS = {
 }
 MANIFEST_SUFFIXES = (".csv", ".tsv", ".jsonl")
 MANIFEST_NAMES = tuple(f"manifest{suffix}" for suffix in MANIFEST_SUFFIXES)
+# Which lists give a published dataset away, and which options are of one alone.
+INDEX_FILES = {"vggsound.csv": "vggsound", "celebvhq_info.json": "celebv"}
+ONLY_OF = {"moments": ("vggsound",), "classes": ("vggsound", "vegas"), "per_class": ("vegas",)}
 CLASS_TABLES = ("images/SOURCES.csv", "sounds/SOURCES.csv", "sounds/image_classes.csv")
 # fmt: off
 SUFFIXES: dict[str, Kind] = {
@@ -162,6 +165,12 @@ def open_source(path: Path, options: PrepareOptions) -> Source:
         raise TrainingError(f"No file or folder at {str(path)!r}; give what is to be prepared.")
     if name == "auto":
         name = detect(path)
+    for option, layouts in ONLY_OF.items():
+        if getattr(options, option) is not None and name not in layouts:
+            raise OptionError(
+                f"--{option.replace('_', '-')} goes with --layout {' or '.join(layouts)}; the "
+                f"layout is {name}."
+            )
     module, function = LAYOUTS[name].split(":")
     open_layout: Callable[[Path, PrepareOptions], Source] = getattr(import_module(module), function)
     return open_layout(path, options)
@@ -233,6 +242,9 @@ def detect(path: Path) -> str:
     Raises:
         TrainingError: nothing there that can be prepared.
     """
+    for file, layout in INDEX_FILES.items():
+        if path.name == file or (path / file).is_file():
+            return layout
     if path.is_file():
         if path.suffix.lower() in MANIFEST_SUFFIXES:
             return "manifest"
