@@ -39,7 +39,7 @@ VIDEOS = "videos"
 SELECTION = "selection"  # the study that trains on videos
 
 Progress = Callable[[str, int, int, dict[str, float]], None]
-Align = Callable[[Path, Path, Mapping[str, Any], Progress | None], Path]
+Align = Callable[[Path, Path, Mapping[str, Any], Progress | None], Path | Sound2Vision]
 
 
 @dataclass
@@ -88,7 +88,7 @@ def ablate(
         progress: called with stage, step, steps and figures.
         judge: folder of a trained judge, or where one is trained; None takes `folder/judge`.
         align: trains a sound encoder from data, folder of the run, options and progress, and
-            returns the preset; None takes `training.align`.
+            returns the preset's folder or the loaded preset; None takes `training.align`.
         command: how the report says that it was made.
 
     Returns:
@@ -211,7 +211,7 @@ def _run(work: _Ablation, setting: Setting) -> dict[str, Any]:
     run = work.folder / "runs" / setting.key
     options = {**dict(setting.options), "seed": setting.seed}
     preset = work.align(data, run, options, work.progress)
-    model = Sound2Vision.load(preset, device="cpu")
+    model = preset if isinstance(preset, Sound2Vision) else Sound2Vision.load(preset, device="cpu")
     figures: dict[str, Any] = measure(
         model, held_out, work.plan.pictures, taught, sorted(scored) if scored else None
     )
