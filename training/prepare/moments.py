@@ -17,6 +17,7 @@ from s2v_cli.training.prepare.examples import (
     generator_of,
     is_silent,
     prints_of,
+    shrink,
     silent,
 )
 from s2v_cli.training.prepare.options import PrepareOptions
@@ -24,6 +25,8 @@ from s2v_cli.training.prepare.shards import encode_sound
 from s2v_cli.training.prepare.sources import Item
 from s2v_cli.training.prepare.video import Frame, Video
 
+LISTEN_S = 120.0  # a span of a video up to that is decoded once for all its moments
+_SCORED_SIZE = 256  # px, short side of what a scorer sees
 MAX_MOMENTS = 300  # of one video; a longer one has them further apart
 
 
@@ -78,11 +81,11 @@ class _Remembering(Video):
         self._encoded: dict[float, tuple[float, bytes]] = {}
 
     def frames(self, times_s: Sequence[float]) -> Iterator[Frame]:
-        """See `Video`."""
+        """See `Video`; the pictures are as small as anything needs them, cut to the item's box."""
         for time_s, frame in zip(times_s, super().frames(times_s), strict=True):
-            image = encode_image(frame.image, self._size, self._item.box)
-            self._encoded[time_s] = (frame.time_s, image)
-            yield frame
+            image = shrink(frame.image, max(self._size, _SCORED_SIZE), self._item.box)
+            self._encoded[time_s] = (frame.time_s, encode_image(image, self._size))
+            yield Frame(frame.time_s, image)
 
     def encoded(self, times_s: Sequence[float]) -> dict[float, tuple[float, bytes]]:
         """Time and JPEG of the frames at some times; those not read yet are read now."""
@@ -143,6 +146,8 @@ def choose_moments(
             [0.0] * len(times), times, "random", options.top_k, options.stride_s, generator
         )
         return [(times[index], None) for index in drawn]
+    if high_s - low_s <= LISTEN_S:
+        video.listen(low_s, high_s)
     scorer = selection.preset_scorer(options.scorer, options.device)
     scores = selection.score_moments(video, times, scorer, low_s, high_s)
     chosen = selection.choose(scores, times, "top1", options.top_k, options.stride_s)

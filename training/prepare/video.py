@@ -70,6 +70,7 @@ class Video:
         self._frames: Any = None  # decoder of pictures, where it stands, and one frame ahead
         self._shown: Any = None
         self._ahead: Any = None
+        self._heard: _Span | None = None
         with self._errors():
             try:
                 with path.open("rb") as file:
@@ -113,16 +114,28 @@ class Video:
         Raises:
             PictureError: the video is damaged there, or ends before.
         """
+        first = round(start_s * SAMPLE_RATE)
+        span = self._heard
+        if span is None or not span.covers(start_s, start_s + count / SAMPLE_RATE):
+            span = self._hear(start_s, count)
+        change = RateChange.between(span.rate, SAMPLE_RATE)
+        return change.read(span, first, min(count, change.resampled(span.length) - first))
+
+    def listen(self, start_s: float, stop_s: float) -> None:
+        """Decode a span of sound at once, so that reading parts of it is fast.
+
+        Raises:
+            PictureError: the video is damaged there, or ends before.
+        """
+        self._heard = self._hear(start_s, round((stop_s - start_s) * SAMPLE_RATE))
+
+    def _hear(self, start_s: float, count: int) -> _Span:
         with self._errors():
             for back_s in _RETRIES_S:
                 span = self._decoded(start_s - _LEAD_S - back_s, start_s, count)
                 if span is not None:
-                    break
-            else:
-                raise self._broken(f"it has no sound from {start_s:.2f} s on")
-            first = round(start_s * SAMPLE_RATE)
-            change = RateChange.between(span.rate, SAMPLE_RATE)
-            return change.read(span, first, min(count, change.resampled(span.length) - first))
+                    return span
+            raise self._broken(f"it has no sound from {start_s:.2f} s on")
 
     def _best(self, kind: str) -> Any:
         stream = self._container.streams.best(kind)
@@ -213,7 +226,7 @@ class Video:
         """Samples from about start_s on, for so many at 16 kHz; None if a seek went too far."""
         self._frames = self._shown = self._ahead = None  # one container, one place to stand
         decoded = self._seek(from_s, "audio")
-        blocks, first, position, rate, enough = list[Wave](), 0, 0, 0, 0
+        blocks, first, position, rate, enough, ended = list[Wave](), 0, 0, 0, 0, False
         for frame in decoded:
             stamp_s = self._time_of(frame)
             if not rate:
@@ -228,21 +241,23 @@ class Video:
             block = mono(samples_of(frame))
             ahead = round(stamp_s * rate) - position
             if abs(ahead) > _JITTER_S * rate:
-                blocks.append(np.zeros(max(0, ahead), np.float32))
+                gap = max(0, min(ahead, enough - position))
+                blocks.append(np.zeros(gap, np.float32))
                 block = block[max(0, -ahead) :]
-                position += max(0, ahead)
+                position += gap
             blocks.append(block)
             position += len(block)
             if position >= enough:
                 break
         else:
+            ended = True
             if self.sound is not None and rate and position / rate < min(
                 self.sound[1], start_s + count / SAMPLE_RATE
             ) - _SLACK_S:  # fmt: skip
                 raise self._broken(f"its sound ends at {position / rate:.2f} s, not where it says")
         if not rate or position <= start_s * rate:
             return None
-        return _Span(self.name, rate, first, np.concatenate(blocks))
+        return _Span(self.name, rate, first, np.concatenate(blocks), from_s <= 0, ended)
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -257,11 +272,30 @@ class Video:
 
 
 class _Span:
-    """Samples of a sound from `first` on, as a decoder of the whole sound gives them."""
+    """Samples of a sound from `first` on, as a decoder of the whole sound gives them.
 
-    def __init__(self, name: str, rate: int, first: int, samples: Wave) -> None:
+    Args:
+        name: of the file.
+        rate: of the samples.
+        first: place of the first sample.
+        samples: float32 [n].
+        begins: whether the sound begins with them.
+        ends: whether it ends with them.
+    """
+
+    def __init__(
+        self, name: str, rate: int, first: int, samples: Wave, begins: bool, ends: bool
+    ) -> None:
         self.name, self.rate, self.length = name, rate, first + len(samples)
         self._first, self._samples = first, samples
+        self._begins, self._ends = begins, ends
+
+    def covers(self, start_s: float, stop_s: float) -> bool:
+        """Whether all samples are there that a filter sees of a part."""
+        margin = 2 * RateChange.between(self.rate, SAMPLE_RATE).margin
+        return (self._begins or self._first <= start_s * self.rate - margin) and (
+            self._ends or self.length >= stop_s * self.rate + margin
+        )
 
     def blocks(self, start: int, stop: int) -> Iterator[Wave]:
         """Samples start to stop; what lies before the sound is silence."""

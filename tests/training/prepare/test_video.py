@@ -124,6 +124,13 @@ def test_sound_and_picture_keep_together(tmp_path: Path, suffix: str, rate: int)
             assert not len(loud)
 
 
+def test_what_was_listened_to_is_read_as_before() -> None:
+    video, other = Video(NASA, "v"), Video(NASA, "v")
+    video.listen(2.0, 8.0)
+    for start_s, count in ((2.0, 16_000), (5.3, 40_000), (7.0, 16_000), (7.5, 16_000), (0.0, 99)):
+        assert np.abs(video.wave(start_s, count) - other.wave(start_s, count)).max() < 1e-4
+
+
 @pytest.mark.parametrize("path", [NASA, BUNNY], ids=["nasa", "bunny"])
 def test_the_sound_is_what_an_encoder_hears_of_the_file(path: Path) -> None:
     video = Video(path, path.name)
