@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -45,3 +46,33 @@ def pull_options(
         accept_licence=accept_licence,
         accept_changed=accept_changed,
     )
+
+
+def have_weights(
+    name: str,
+    roles: Sequence[str],
+    console: Console,
+    *,
+    weights_dir: Path | None,
+    accept_licence: bool,
+    yes: bool,
+) -> None:
+    """Download what a preset's networks lack, if it may; nothing where its files come along.
+
+    Args:
+        name: of the preset, or its folder.
+        roles: networks that are about to be used; those that the preset has not are passed over.
+        console: where a person is asked and told.
+        weights_dir: where weights lie, if not in the cache.
+        accept_licence: whether non-commercial licences are agreed to.
+        yes: download without asking.
+    """
+    from s2v_cli.networks import converters
+    from s2v_cli.presets import load_preset
+    from s2v_cli.weights.pull import assets_of, ensure_weights
+
+    preset = load_preset(name)
+    there = [weight.role for weight in preset.weights if weight.role in roles]
+    if assets := assets_of(preset, there):
+        options = pull_options("auto", assets, weights_dir, accept_licence)
+        ensure_weights(preset, there, converters(), options, dialogue_of(console), yes=yes)
