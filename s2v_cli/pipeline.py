@@ -224,14 +224,19 @@ class Sound2Vision:
         Raises:
             PictureError: the picture cannot be read.
         """
-        from s2v_cli.picture import read_picture, to_tensor
+        from s2v_cli.picture import read_picture
 
         if isinstance(image, str | os.PathLike):
             image = read_picture(Path(image))
+        return self.image_encoder(self.prepare_picture(image)[None])[0].float().cpu()
+
+    def prepare_picture(self, image: Image) -> Tensor:
+        """A picture as the image encoder takes it, [3, H, W], on its device."""
+        from s2v_cli.picture import to_tensor
+
         encoder = self.image_encoder
         prepare = encoder.prepare if isinstance(encoder, PreparesPictures) else to_tensor
-        pixels = prepare(image.convert("RGB"))
-        return encoder(pixels.to(self.device, self._encoder_dtype)[None])[0].float().cpu()
+        return prepare(image.convert("RGB")).to(self.device, self._encoder_dtype)
 
     def noise(self, seed: int, count: int = 1) -> Tensor:
         """z^N: the first `count` noise vectors of a seed, float32 [count, N], drawn on the CPU."""

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+
+from s2v_cli.errors import OptionError
+
+LOSSES = ("l2-infonce", "cosine-infonce", "raw-infonce", "l2")  # of `AlignmentLoss`
 
 
 def info_nce(
-    a: Tensor, b: Tensor, temperature: float = 1.0, target: Tensor | None = None
+    a: Tensor, b: Tensor, temperature: float | Tensor = 1.0, target: Tensor | None = None
 ) -> Tensor:
     """InfoNCE over L2 distances, Eq. 1: a [B, D] against b [M, D], M >= B; pair j is (a_j, b_j).
 
@@ -16,8 +22,8 @@ def info_nce(
         a: features of the pairs.
         b: those that they are told from; rows beyond B are further negatives.
         temperature: divides the distances; 1 in the paper.
-        target: what share of a_j each row of b belongs to, [B, M], rows sum to 1; None is one
-            positive for each row, as in the paper.
+        target: what share of a_j each row of b belongs to, [B, M], rows sum to 1; or the row of b
+            that is its one positive, int64 [B]; None is row j, as in the paper.
 
     Returns:
         Loss of each row of a, [B].
@@ -80,3 +86,69 @@ def group_contrastive(
     mean = (log_share * positive).sum(1) / count.clamp_min(1)
     to_centres = embedding @ F.normalize(centres, dim=1).T / temperature
     return (F.cross_entropy(to_centres, group) - mean[count > 0].mean()) / 2
+
+
+class AlignmentLoss(nn.Module):
+    """The losses of §3.1 and Table 2, on the rows of one process against those of all.
+
+    - `l2-infonce`: Eq. 1-2, InfoNCE over L2 distances of unit-norm features.
+    - `cosine-infonce`: L_nce, the same over cosine similarities.
+    - `raw-infonce`: Eq. 1-2 on features as they are, as the published code trains its diffusion
+      route.
+    - `l2`: the mean L2 distance of the pairs, ``|z^V - z^A|``, without negatives.
+
+    Args:
+        kind: one of these.
+        temperature: divides distances or similarities; 1 in the paper.
+        learn: train the temperature, too: its logarithm, kept within 0.01 to 100.
+        unit: whether `l2` compares unit-norm features.
+    """
+
+    def __init__(
+        self, kind: str, temperature: float = 1.0, *, learn: bool = False, unit: bool = True
+    ) -> None:
+        super().__init__()
+        if kind not in LOSSES:
+            raise OptionError(f"loss is {kind!r}; allowed: {', '.join(LOSSES)}.")
+        self.kind, self.unit = kind, unit
+        logarithm = torch.tensor(math.log(temperature))
+        self.log_temperature = nn.Parameter(logarithm, requires_grad=learn)
+
+    @property
+    def temperature(self) -> Tensor:
+        """What divides distances or similarities, 0-d."""
+        return torch.exp(self.log_temperature.clamp(math.log(0.01), math.log(100.0)))
+
+    def forward(
+        self,
+        sound: Tensor,
+        image: Tensor,
+        sounds: Tensor | None = None,
+        images: Tensor | None = None,
+        first: int = 0,
+    ) -> Tensor:
+        """Mean loss of own pairs, 0-d.
+
+        Args:
+            sound: z^A of this process's pairs, [b, D].
+            image: z^V of them, [b, D].
+            sounds: z^A of all processes' pairs, [B, D]; None where these are all.
+            images: z^V likewise.
+            first: row of this process's first pair among all.
+        """
+        if self.kind != "raw-infonce" and (self.unit or self.kind != "l2"):
+            sound, image = F.normalize(sound, dim=1), F.normalize(image, dim=1)
+            sounds = None if sounds is None else F.normalize(sounds, dim=1)
+            images = None if images is None else F.normalize(images, dim=1)
+        if self.kind == "l2":
+            return (sound - image).norm(dim=1).mean()
+        sounds = sound if sounds is None else sounds
+        images = image if images is None else images
+        own = torch.arange(len(sound), device=sound.device) + first
+        if self.kind == "cosine-infonce":
+            of_sounds = F.cross_entropy(sound @ images.T / self.temperature, own)
+            of_images = F.cross_entropy(image @ sounds.T / self.temperature, own)
+            return (of_sounds + of_images) / 2
+        of_sounds = info_nce(sound, images, self.temperature, own)
+        of_images = info_nce(image, sounds, self.temperature, own)
+        return (of_sounds + of_images).mean() / 2
