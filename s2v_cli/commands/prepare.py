@@ -164,6 +164,14 @@ def prepare(
     workers: Annotated[
         int | None, typer.Option(metavar="N", help="Processes. Default: one a core.")
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Work on a Ray cluster: HOST:PORT, 'auto' for this machine's, 'local' to start "
+            "one here.",
+        ),
+    ] = None,
     device: Annotated[DeviceChoice, typer.Option(help="Where the scorer computes.")] = "auto",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Count what would be made; write nothing.")
@@ -208,6 +216,7 @@ def prepare(
     if merge and (shard is not None or dry_run):
         raise OptionError("--merge stands alone: it goes with neither --shard nor --dry-run.")
     from s2v_cli.training.prepare import work
+    from s2v_cli.training.prepare.cluster import RayCluster
 
     with Console(quiet=quiet) as console:
         if dry_run:
@@ -217,8 +226,15 @@ def prepare(
             summary = work.merge_parts(source, folder, options)
         else:
             report = _Report(console, bar=sys.stderr.isatty())
+            executor = None if ray is None else RayCluster(ray, workers)
             summary = work.prepare(
-                source, folder, options, report, overwrite=force, note=console.note
+                source,
+                folder,
+                options,
+                report,
+                executor=executor,
+                overwrite=force,
+                note=console.note,
             )
         _tell(summary, console)
     if as_json:
