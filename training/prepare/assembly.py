@@ -130,7 +130,7 @@ def finish(folder: Path, plan: Plan) -> Summary:
         TrainingError: there is not one example, or a shard has vanished.
         OutputError: the folder cannot be written.
     """
-    shards = tuple(sorted(whole_shards(folder, plan), key=lambda shard: shard.file))
+    shards = tuple(sorted(whole_shards(folder), key=lambda shard: shard.file))
     tally = Tally.of(folder, plan)
     write_report(folder, tally.rows)
     if not tally.counts:
@@ -161,19 +161,18 @@ def clean(folder: Path) -> None:
     _remove(folder / PARTS)
 
 
-def whole_shards(base: Path, plan: Plan) -> list[Shard]:
+def whole_shards(base: Path) -> list[Shard]:
     """The shards of a folder that are whole.
 
     Raises:
         TrainingError: one has vanished.
     """
-    journal = Journal(base, plan.heading)
-    journal.close()
-    for shard in journal.closed:
+    _, shards = Journal.state(base)
+    for shard in shards:
         path = base / shard.file
         if not path.is_file() or path.stat().st_size != shard.bytes:
             raise TrainingError(f"{path} has changed or is gone. Prepare again with --force.")
-    return journal.closed
+    return shards
 
 
 def _warnings(tally: Tally, plan: Plan) -> Iterator[str]:
@@ -234,8 +233,8 @@ def missing_parts(folder: Path, plan: Plan, parts: int) -> list[int]:
         if heading is None:
             missing.append(number)
             continue
-        done = Journal.progress(base)
-        if done < len(plan.part((number, parts))):
+        checkpoint, _ = Journal.state(base)
+        if checkpoint.done < len(plan.part((number, parts))):
             missing.append(number)
     return missing
 
@@ -279,7 +278,7 @@ def _gather(folder: Path, bases: Sequence[Path], plan: Plan) -> None:
     journal = Journal(folder, plan.heading)
     numbers, names, moved = Counter[Split](), dict[tuple[int, str], str](), dict[str, Example]()
     for part, base in enumerate(bases):
-        closed = sorted(whole_shards(base, plan), key=lambda shard: shard.file)
+        closed = sorted(whole_shards(base), key=lambda shard: shard.file)
         inside = _examples_by_shard(base, repeated)
         for shard in closed:
             number = numbers[shard.split]

@@ -115,13 +115,15 @@ class Journal:
         return None
 
     @staticmethod
-    def progress(folder: Path) -> int:
-        """How many items an earlier run in this folder has finished."""
-        done = 0
+    def state(folder: Path) -> tuple[Checkpoint, list[Shard]]:
+        """The last checkpoint of an earlier run in this folder, and its whole shards."""
+        checkpoint, closed, kept = Checkpoint(), list[Shard](), list[Shard]()
         for row, _ in _rows(folder / FOLDER / _FILE):
+            if "closed" in row:
+                closed.append(Shard(**row["closed"]))
             if "checkpoint" in row:
-                done = row["checkpoint"]["done"]
-        return int(done)
+                checkpoint, kept = Checkpoint(**row["checkpoint"]), list(closed)
+        return checkpoint, kept
 
     def add(self, record: Record) -> None:
         """Append a record."""

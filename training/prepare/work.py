@@ -121,9 +121,12 @@ def prepare(
     missing = missing_parts(folder, plan, options.part[1])
     if not missing:
         return merge_parts(source, folder, options, plan=plan)
+    there = _there_already(folder, plan, overwrite=False)  # another job merged all meanwhile
+    if there is not None:
+        return there
     tally = Tally.of(base, replace(plan, skipped=()))
     left = f"{len(missing)} of {options.part[1]} parts are missing; the last one makes the whole."
-    return tally.summary(folder, plan, whole_shards(base, plan), "part", left)
+    return tally.summary(folder, plan, whole_shards(base), "part", left)
 
 
 def merge_parts(
@@ -140,10 +143,9 @@ def merge_parts(
     plan = plan or make_plan(source, folder, options)
     if not is_prepared(folder) and not (folder / PARTS).is_dir():
         raise TrainingError(f"{folder} holds no parts; make them with --shard 1/n to n/n.")
-    if not is_prepared(folder):
-        with FileLock(folder / PARTS / _LOCK):  # the last two jobs may end together
-            if not is_prepared(folder):
-                return merge(folder, plan)
+    with FileLock(folder / PARTS / _LOCK):
+        if not is_prepared(folder):  # the last two jobs may end together
+            return merge(folder, plan)
     there = _there_already(folder, plan, overwrite=False)
     assert there is not None
     return there

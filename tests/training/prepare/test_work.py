@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import resource
 import signal
@@ -523,3 +524,18 @@ def test_memory_does_not_grow_with_the_number_of_examples(tmp_path: Path) -> Non
         command = [sys.executable, "-c", script, str(folder), str(tmp_path / f"d{count}")]
         peaks.append(int(subprocess.check_output(command)) / 1024)
     assert peaks[1] - peaks[0] < 25, peaks  # MB; the files differ by 100 MB
+
+
+@pytest.mark.slow
+def test_jobs_that_run_at_the_same_time(many_pairs: Path, whole: Path, tmp_path: Path) -> None:
+    """Whichever ends last merges; none fails, and nothing is left of the parts."""
+    flags = ["--shard-size", "0.05", "--splits", "60,20,20", "--workers", "1", "--json"]
+    command = [sys.executable, "-m", "s2v_cli", "prepare", str(many_pairs), "data", *flags]
+    jobs = [
+        subprocess.Popen([*command, "--shard", f"{n}/4"], cwd=tmp_path, stdout=subprocess.PIPE)
+        for n in range(1, 5)
+    ]
+    states = [json.loads(job.communicate(timeout=120)[0])["state"] for job in jobs]
+    assert all(job.returncode == 0 for job in jobs) and states.count("made") == 1
+    check_shards(tmp_path / "data")
+    assert as_examples(tmp_path / "data") == as_examples(whole)
