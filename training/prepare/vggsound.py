@@ -73,7 +73,11 @@ def vggsound(path: Path, options: PrepareOptions) -> Listed:
     """
     root = path if path.is_dir() else path.parent
     tables = _tables_of(path)
-    rows = list(itertools.chain.from_iterable(map(read_rows, tables)))
+    listed = itertools.chain.from_iterable(map(read_rows, tables))
+    by_clip = {
+        (row.id, row.start_s): row for row in sorted(listed, key=lambda r: r.split == "test")
+    }
+    rows = list(by_clip.values())
     known = {row.name for row in rows}
     wanted = wanted_classes("vggsound", options.classes, known) or known
     moments = None if options.moments is None else read_moments(Path(options.moments))
@@ -123,17 +127,18 @@ def read_rows(table: Path) -> Iterator[Row]:
         TrainingError: it cannot be read, or a row is of another form; with the number of the line.
     """
     reader = csv.reader(io.StringIO(read_text(table), newline=""), strict=True)
-    line, seen = 1, dict[tuple[str, float], int]()
+    line, count = 1, 0
     try:
         for cells in reader:
             if any(cell.strip() for cell in cells):
                 row = _row_of([cell.strip() for cell in cells], table, line)
-                if row is not None and seen.setdefault((row.id, row.start_s), line) == line:
+                if row is not None:
+                    count += 1
                     yield row
             line = reader.line_num + 1
     except csv.Error as error:
         raise TrainingError(f"Line {line} of {table} cannot be read: {error}.") from None
-    if not seen:
+    if not count:
         raise TrainingError(f"{table} has no rows; each is: YouTube id, start, class, split.")
 
 

@@ -107,6 +107,12 @@ def test_a_header_is_no_clip(tmp_path: Path) -> None:
     assert len(by_origin(source)) == 1
 
 
+def test_a_clip_that_is_listed_twice_stays_held_out(tmp_path: Path) -> None:
+    write_index(tmp_path, INDEX + "---g-f_I2yQ,1,people marching,train\n")
+    (item,) = listed(touch(tmp_path, "---g-f_I2yQ_1.mp4")).items()
+    assert item.split == "test"
+
+
 def test_files_that_are_of_no_use(tmp_path: Path) -> None:
     names = {
         "holiday.mp4": "not listed",
