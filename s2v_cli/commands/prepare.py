@@ -129,8 +129,7 @@ def prepare(
         typer.Option(
             "--per-class",
             metavar="TRAIN,TEST",
-            show_default="800,50",
-            help="Clips of each class of VEGAS.",
+            help="Clips of each class of VEGAS. Default: 800,50.",
         ),
     ] = None,
     splits: Annotated[
