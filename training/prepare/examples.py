@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from s2v_cli.errors import PictureError, SoundError
+from s2v_cli.errors import PictureError, S2VError, SoundError
 from s2v_cli.training.manifest import SAMPLE_RATE
 from s2v_cli.training.prepare.options import PrepareOptions
 from s2v_cli.training.prepare.report import Reason, Skipped
@@ -65,6 +65,7 @@ def make(item: Item, options: PrepareOptions) -> Made:
 
     Raises:
         DependencyError: a package is missing that its format needs.
+        S2VError: the scorer cannot be had.
     """
     try:
         for file in item.files:
@@ -79,9 +80,11 @@ def make(item: Item, options: PrepareOptions) -> Made:
         return Made(skipped=(Skipped(item.origin, error.reason, error.detail),))
     except (PictureError, SoundError) as error:
         return Made(skipped=(Skipped(item.origin, "broken", str(error)),))
-    except (OSError, MemoryError) as error:
-        detail = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        return Made(skipped=(Skipped(item.origin, "broken", detail),))
+    except S2VError:
+        raise
+    except Exception as error:  # a damaged file can raise anything in a decoder
+        reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+        return Made(skipped=(Skipped(item.origin, "broken", reason.splitlines()[0]),))
 
 
 def _make_of_files(item: Item, options: PrepareOptions) -> Made:

@@ -139,6 +139,8 @@ class Video:
 
     def _best(self, kind: str) -> Any:
         stream = self._container.streams.best(kind)
+        if stream is not None and stream.codec_context is None:
+            raise self._broken(f"the codec of its {kind} is not known")
         if stream is not None and kind == "video":
             if stream.disposition & stream.disposition.__class__.attached_pic:
                 return None  # the cover of a record
