@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from s2v_cli.errors import OptionError, TrainingError
-from s2v_cli.training.manifest import Pairing, Split
+from s2v_cli.training.manifest import Pairing, Split, is_prepared
 from s2v_cli.training.prepare.options import PrepareOptions
 from s2v_cli.training.prepare.report import Skipped
 
@@ -163,6 +163,10 @@ def open_source(path: Path, options: PrepareOptions) -> Source:
         raise OptionError(f"layout is {name!r}; allowed: auto, {', '.join(LAYOUTS)}.")
     if not path.exists():
         raise TrainingError(f"No file or folder at {str(path)!r}; give what is to be prepared.")
+    if is_prepared(path):
+        raise TrainingError(
+            f"{path} is a prepared dataset already. Train with it: s2v train {path}"
+        )
     if name == "auto":
         name = detect(path)
     for option, layouts in ONLY_OF.items():

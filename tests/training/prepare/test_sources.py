@@ -39,6 +39,12 @@ def test_videos_of_every_container_at_any_depth(tmp_path: Path) -> None:
     assert (items["a.mp4"].name, items["c/e/f.mov"].name) == (None, "e")
 
 
+def test_a_prepared_dataset_is_no_source(tmp_path: Path) -> None:
+    touch(tmp_path, "dataset.json", "manifest.jsonl")
+    with pytest.raises(TrainingError, match=r"is a prepared dataset already\. Train with it: s2v"):
+        listed(tmp_path)
+
+
 def test_one_video(tmp_path: Path) -> None:
     layout, items, _ = listed(touch(tmp_path, "a.mp4") / "a.mp4")
     assert (layout, list(items)) == ("videos", ["a.mp4"])

@@ -16,6 +16,7 @@ from s2v_cli.training.prepare.options import PrepareOptions
 from s2v_cli.training.prepare.plan import make_plan
 from s2v_cli.training.prepare.shards import read_part
 from s2v_cli.training.prepare.work import prepare
+from tests.conftest import RunHere
 from tests.training.prepare.drawing import NASA, copy_of, draw_video, tone
 from tests.training.prepare.listing import by_origin, listed, planned_splits, reasons, touch
 
@@ -244,3 +245,17 @@ def test_the_order_of_the_files_does_not_matter(tmp_path: Path) -> None:
     options = PrepareOptions(select="mid")
     plans = [make_plan(folder, tmp_path / "data", options) for folder in (first, second)]
     assert plans[0].heading == plans[1].heading
+
+
+def test_the_command(folder: Path, s2v: RunHere) -> None:
+    touch(write_index(Path("clips")), "0Cfc0r3l5Ww_46.mp4", "-1oRfe0FQI8_60.mp4")
+    ran = s2v("prepare", "clips", "data", "--classes", "50", "--splits", "1,0,0", "--dry-run")
+    assert (ran.status, ran.lines) == (0, ["1\ttrain", "0\tvalidation", "0\ttest"])
+    assert ran.complaints[0] == ("s2v: note: clips is VGGSound: 1 of 4 listed clips, 1 class.")
+    assert "s2v: note: Skipped: 3 missing." in ran.complaints
+    refused = s2v("prepare", "clips", "data", "--classes", "fifty")
+    assert (refused.status, refused.complaints) == (
+        2,
+        ["s2v: error: classes is 'fifty'; allowed: 50, or a file of class names, one a line."],
+    )
+    assert s2v("prepare", "clips", "data", "--per-class", "8,2").status == 2
