@@ -214,10 +214,8 @@ def test_videos_that_cannot_be_used_become_rows(tmp_path: Path, drawn_video: Pat
     cut.write_bytes(drawn_video.read_bytes()[:2000])
     text = tmp_path / "text.mp4"
     text.write_text("a web page, saved under the wrong name")
-    unknown = tmp_path / "unknown.mp4"
-    unknown.write_bytes(
-        drawn_video.read_bytes().replace(b"mp4v", b"????").replace(b"mp4a", b"!!!!")
-    )
+    unknown = draw_video(tmp_path / "unknown.avi", 1.0)
+    unknown.write_bytes(unknown.read_bytes().replace(b"FMP4", b"QQ#!"))
     deaf = copy_streams(drawn_video, tmp_path / "deaf.mp4", ["video"])
     blind = copy_streams(drawn_video, tmp_path / "blind.mp4", ["audio"])
     for reason, fields in [
