@@ -9,7 +9,6 @@ gives the same.
 
 from __future__ import annotations
 
-import csv
 import json
 import time
 from collections.abc import Sequence
@@ -30,9 +29,6 @@ from s2v_cli.pipeline import Sound2Vision
 from s2v_cli.results import SoundEmbedding
 from s2v_cli.training import crops
 from s2v_cli.training.dataset import (
-    EXTRA_PAIRS,
-    TEST_FOLD,
-    UNSCORED,
     Clip,
     Photo,
     find_clips,
@@ -65,6 +61,7 @@ from s2v_cli.training.metrics import (
     spread,
 )
 from s2v_cli.training.recipe import StageOptions
+from s2v_cli.training.tables import fold_classes, unscored_of
 from s2v_cli.training.zoom_regressor import (
     ZOOM_OPTIONS,
     SoundToPicture,
@@ -98,15 +95,6 @@ def signatures(
         features.append(F.normalize(look(judge, images)[0], dim=1))
         thumbnails.append(resize(images, THUMBNAIL).flatten(1))
     return torch.cat(features), torch.cat(thumbnails)
-
-
-def fold_classes(data: Path) -> set[str]:
-    """Sound classes with clips in ESC-50's fold 4 and a photo class in `image_classes.csv`."""
-    with (data / "sounds" / "SOURCES.csv").open(newline="", encoding="utf-8") as file:
-        found = {r["class"] for r in csv.DictReader(file) if r["esc50_fold"] == TEST_FOLD}
-    with (data / "sounds" / "image_classes.csv").open(newline="", encoding="utf-8") as file:
-        paired = {r["sound_class"] for r in csv.DictReader(file) if r["image_class"]}
-    return (found & paired) - set(EXTRA_PAIRS) - UNSCORED
 
 
 @dataclass
@@ -173,10 +161,11 @@ def evaluate(
     if seeds < 2:
         raise TrainingError(f"seeds is {seeds}; allowed: 2 or more, for the diversity.")
     photos, clips = find_photos(data), find_clips(data)
+    unscored = unscored_of(data)
     scored = [
         c
         for c in clips
-        if c.split == split and c.photo_class is not None and c.sound_class not in UNSCORED
+        if c.split == split and c.photo_class is not None and c.sound_class not in unscored
     ]
     if not scored:
         raise TrainingError(f"{data} has no paired sounds in the split {split!r}.")

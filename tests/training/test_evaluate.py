@@ -24,7 +24,6 @@ from s2v_cli.pipeline import Sound2Vision
 from s2v_cli.training.dataset import Clip, find_clips, find_photos, load_photos
 from s2v_cli.training.evaluate import (
     evaluate,
-    fold_classes,
     signatures,
 )
 from s2v_cli.training.export import export_preset
@@ -43,6 +42,7 @@ from s2v_cli.training.metrics import (
 from s2v_cli.training.recipe import StageOptions
 from s2v_cli.training.report import report
 from s2v_cli.training.sound_stage import level_of
+from s2v_cli.training.tables import fold_classes
 from s2v_cli.training.zoom_regressor import (
     ZoomRegressor,
     loudness_spearman,
