@@ -1,7 +1,9 @@
-"""Stage `image_encoder`: f_V by supervised contrastive learning over photo groups.
+"""Stage `image_encoder`: f_V by contrastive learning over photo groups.
 
-A linear read-out of the crop's zoom keeps apparent size in the embedding, where the sound's level
-can later point to it.
+Photos without a class are groups of their own, or of their video: then each photo of a batch is
+seen twice, in two crops (SimCLR; Chen et al., 2020), and no centres are learned. A linear read-out
+of the crop's zoom keeps apparent size in the embedding, where the sound's level can later point to
+it.
 """
 
 from __future__ import annotations
@@ -15,15 +17,22 @@ from torch.nn import functional as F
 
 from s2v_cli.encoders.mini_image import IMAGE_SIZE, MiniImageEncoder
 from s2v_cli.training import crops
-from s2v_cli.training.dataset import Photo
+from s2v_cli.training.dataset import OWN, Photo
 from s2v_cli.training.loop import channels_last
 from s2v_cli.training.losses import group_contrastive
 from s2v_cli.training.precision import mixed_precision
 from s2v_cli.training.recipe import StageOptions
 
+COLOURS = 0.2  # strength of the changes of colour
+COLOURS_ALONE = 0.4  # the same without classes, where colour would tell each photo from all others
+
 
 class ImageStage:
-    """Trains a `MiniImageEncoder` on photos uint8 [N, 3, 160, 160]."""
+    """Trains a `MiniImageEncoder` on photos uint8 [N, 3, 160, 160].
+
+    Attributes:
+        alone: whether there are photos without a class, so that each is seen twice.
+    """
 
     name = "image_encoder"
     averaged: tuple[str, ...] = ("encoder", "zoom_head")
@@ -32,36 +41,45 @@ class ImageStage:
         self.options = options
         self.pixels = pixels
         groups = sorted({photo.group for photo in photos})
-        self.group = torch.tensor([groups.index(photo.group) for photo in photos])
+        places = {name: place for place, name in enumerate(groups)}
+        self.group = torch.tensor([places[photo.group] for photo in photos])
+        self.alone = any(name.startswith(OWN) for name in groups)
         split = [photo.split for photo in photos]
-        self.train = torch.tensor([i for i, s in enumerate(split) if s == "train"])
-        self.validation = torch.tensor([i for i, s in enumerate(split) if s == "validation"])
+        self.train = torch.tensor([i for i, s in enumerate(split) if s == "train"]).long()
+        held = [i for i, s in enumerate(split) if s == "validation"]
+        self.validation = torch.tensor(held).long()
         counts = torch.bincount(self.group[self.train], minlength=len(groups)).float()
         self.weights = (1 / counts.sqrt())[self.group[self.train]]  # small groups more often
         encoder = MiniImageEncoder()
         channels_last(encoder)
-        self.modules: dict[str, nn.Module] = {
-            "encoder": encoder,
-            "centres": nn.Linear(encoder.space.dimension, len(groups), bias=False),
-            "zoom_head": nn.Linear(encoder.space.dimension, 1),
-        }
+        size = encoder.space.dimension
+        self.modules: dict[str, nn.Module] = {"encoder": encoder}
+        if not self.alone:
+            self.modules["centres"] = nn.Linear(size, len(groups), bias=False)
+        self.modules["zoom_head"] = nn.Linear(size, 1)
         parameters = [p for module in self.modules.values() for p in module.parameters()]
         self.optimisers: dict[str, torch.optim.Optimizer] = {
             "all": torch.optim.AdamW(parameters, weight_decay=options.weight_decay)
         }
 
+    def _draw(self, generator: torch.Generator) -> Tensor:
+        """Indices of the photos of a batch; without classes each is there twice."""
+        views = 2 if self.alone else 1
+        count = min(max(2, self.options.batch // views), len(self.train))
+        chosen = torch.multinomial(self.weights, count, False, generator=generator)
+        return self.train[chosen].repeat(views)
+
     def step(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
         """One batch of augmented crops."""
-        chosen = torch.multinomial(self.weights, self.options.batch, False, generator=generator)
-        index = self.train[chosen]
+        index = self._draw(generator)
         zoom = crops.random_zoom(len(index), generator)
         images = crops.crop(self.pixels[index], zoom, IMAGE_SIZE, generator, wander=0.6)
-        images = crops.change_colours(images, generator, 0.2)
+        images = crops.change_colours(images, generator, COLOURS_ALONE if self.alone else COLOURS)
         images = crops.erase(crops.soften(images, generator), generator, 0.2)
         encoder, head = self.modules["encoder"].train(), self.modules["zoom_head"].train()
         with mixed_precision():
             embedding = encoder(images.contiguous(memory_format=torch.channels_last))
-        centres = cast(nn.Linear, self.modules["centres"]).weight
+        centres = None if self.alone else cast(nn.Linear, self.modules["centres"]).weight
         contrast = group_contrastive(
             embedding, self.group[index], centres, self.options.temperature
         )
@@ -74,15 +92,34 @@ class ImageStage:
         return {"loss": loss.detach(), "zoom_error": zoom_error.detach()}
 
     def validate(self, averages: Mapping[str, nn.Module]) -> dict[str, float]:
-        """Nearest group mean on validation photos; rank of the zoom read-out."""
+        """Nearest group mean on validation photos; rank of the zoom read-out.
+
+        Without classes, the share of validation photos of which one crop lies nearest to another
+        of the same group. Nothing where there are no validation photos.
+        """
         encoder = cast(MiniImageEncoder, averages["encoder"])
         generator = torch.Generator().manual_seed(0)
-        means = F.normalize(self._means(encoder, generator), dim=1)
-        embedding = embed_crops(
-            encoder, self.pixels[self.validation], torch.ones(len(self.validation)), generator
-        )
-        right = (embedding @ means.T).argmax(1) == self.group[self.validation]
-        zoom = crops.random_zoom(len(self.validation), generator)
+        if len(self.validation) < 2:
+            return {}
+        own = self.group[self.validation]
+        if self.alone:
+            first, second = (
+                embed_crops(
+                    encoder,
+                    self.pixels[self.validation],
+                    crops.random_zoom(len(own), generator),
+                    generator,
+                )
+                for _ in range(2)
+            )
+            right = own[(first @ second.T).argmax(1)] == own
+        else:
+            means = F.normalize(self._means(encoder, generator), dim=1)
+            embedding = embed_crops(
+                encoder, self.pixels[self.validation], torch.ones(len(own)), generator
+            )
+            right = (embedding @ means.T).argmax(1) == own
+        zoom = crops.random_zoom(len(own), generator)
         embedding = embed_crops(encoder, self.pixels[self.validation], zoom, generator)
         guess = averages["zoom_head"](embedding)[:, 0]
         correlation = torch.corrcoef(torch.stack([guess, zoom.log2()]))[0, 1]

@@ -69,14 +69,14 @@ def audio_visual_loss(
 
 
 def group_contrastive(
-    embedding: Tensor, group: Tensor, centres: Tensor, temperature: float = 0.1
+    embedding: Tensor, group: Tensor, centres: Tensor | None, temperature: float = 0.1
 ) -> Tensor:
     """Contrast unit embeddings [B, D] by group [B], with each other and with centres [G, D].
 
     Among each other: the supervised contrastive loss (Khosla et al., 2020, Eq. 2), every other
     member of a row's group being a positive. With the centres: the same with the row's own centre
     as its one positive (Proxy-NCA with a softmax; Movshovitz-Attias et al., 2017), which learns
-    much faster from small batches. The mean of both.
+    much faster from small batches. The mean of both; without centres, the first alone.
     """
     logits = embedding @ embedding.T / temperature
     itself = torch.eye(len(embedding), dtype=torch.bool, device=embedding.device)
@@ -84,8 +84,12 @@ def group_contrastive(
     log_share = logits - logits.masked_fill(itself, float("-inf")).logsumexp(1, keepdim=True)
     count = positive.sum(1)
     mean = (log_share * positive).sum(1) / count.clamp_min(1)
+    # In a small batch no row may have a partner.
+    among = -mean[count > 0].mean() if bool((count > 0).any()) else mean.sum() * 0
+    if centres is None:
+        return among
     to_centres = embedding @ F.normalize(centres, dim=1).T / temperature
-    return (F.cross_entropy(to_centres, group) - mean[count > 0].mean()) / 2
+    return (F.cross_entropy(to_centres, group) + among) / 2
 
 
 class AlignmentLoss(nn.Module):
