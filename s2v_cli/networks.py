@@ -120,6 +120,18 @@ def _module(home: str, *, like: bool = False) -> Callable[[Setting], nn.Module]:
     return build
 
 
+def _biggan(setting: Setting) -> nn.Module:
+    """ICGAN's generator in the space of the preset: the published one, or one trained here."""
+    import torch
+
+    from s2v_cli.generators.biggan import BigGan
+
+    tensors = setting.tensors()
+    with torch.device("meta"):
+        module = BigGan.like(tensors, setting.preset.space)
+    return _filled(module, tensors, setting)
+
+
 def _speaker(setting: Setting) -> Any:
     """The speaker network, kept as ONNX, and the head that reads it."""
     from s2v_cli.encoders.speaker import SpeakerEncoder
@@ -190,9 +202,9 @@ def _filled(module: nn.Module, tensors: Mapping[str, Tensor], setting: Setting) 
 
 
 _BUILDERS: dict[str, Callable[[Setting], Any]] = {
-    "mini-sound-encoder": _module("encoders.mini_sound:MiniSoundEncoder"),
+    "mini-sound-encoder": _module("encoders.mini_sound:MiniSoundEncoder", like=True),
     "mini-image-encoder": _module("encoders.mini_image:MiniImageEncoder"),
-    "mini-speech-encoder": _module("encoders.mini_speech:MiniSpeechEncoder"),
+    "mini-speech-encoder": _module("encoders.mini_speech:MiniSpeechEncoder", like=True),
     "mini-generator": _module("generators.mini:MiniGenerator"),
     "sound2scene-sound-encoder": _module(
         "encoders.sound2vision_sound:Sound2SceneEncoder", like=True
@@ -201,7 +213,7 @@ _BUILDERS: dict[str, Callable[[Setting], Any]] = {
         "encoders.sound2vision_sound:Sound2VisionEncoder", like=True
     ),
     "swav-image-encoder": _module("encoders.swav:SwavResNet50", like=True),
-    "icgan-generator": _module("generators.biggan:BigGan", like=True),
+    "icgan-generator": _biggan,
     "imagebind-sound-encoder": _module("encoders.imagebind:ImageBindAudio", like=True),
     "wespeaker-face-encoder": _speaker,
     "clip-image-encoder": _clip_image,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -61,6 +64,18 @@ class MiniSoundEncoder(nn.Module):
         # of them into a familiarity (scale, offset, threshold); filled in by training.
         self.register_buffer("centres", torch.zeros(self.families, self.space.dimension))
         self.register_buffer("calibration", torch.tensor([1.0, 0.0, 0.0]))
+
+    @classmethod
+    def like(cls, tensors: Mapping[str, Tensor]) -> Self:
+        """A network, without weights, of as many prototypes and centres as `tensors` have.
+
+        Raises:
+            KeyError: the tensors are not of such a network.
+        """
+        network = cls()
+        for name in ("prototypes", "centres"):
+            network.register_buffer(name, torch.empty_like(tensors[name], device="meta"))
+        return network
 
     @property
     def samples(self) -> int:

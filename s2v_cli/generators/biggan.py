@@ -1,4 +1,4 @@
-"""The published generator of the GAN route: ICGAN's BigGAN at 128 or 256 px.
+"""The generator of the GAN route: ICGAN's BigGAN at 128 or 256 px, or one trained here.
 
 The network is the published one, folded for inference when its weights are converted
 (`biggan_weights`): spectral norms into the weights, the statistics of each conditional batch norm
@@ -18,15 +18,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from s2v_cli.generators.repeated import Repeated
-from s2v_cli.space import SWAV_SPACE
+from s2v_cli.space import SWAV_SPACE, EmbeddingSpace
 
 WIDTH = 96  # channels of the last block
 START = 4  # px, side of the first map
 FEATURES = 512  # size of the embedding after the first linear layer
 # For each resolution, channels before and after its blocks in units of the width.
-CHANNELS = {128: (16, 16, 8, 4, 2, 1), 256: (16, 16, 8, 8, 4, 2, 1)}
-CHUNKS = {128: 20, 256: 17}  # size of each block's share of the noise
-ATTENTION_AT = 64  # px
+CHANNELS = {
+    32: (4, 4, 2, 1),
+    64: (8, 8, 4, 2, 1),
+    128: (16, 16, 8, 4, 2, 1),
+    256: (16, 16, 8, 8, 4, 2, 1),
+}
+PUBLISHED = (128, 256)  # the others are only trained here
+CHUNKS = {32: 20, 64: 20, 128: 20, 256: 17}  # size of each block's share of the noise
+ATTENTION_AT = 64  # px; small pictures have it before their last block
 MATRIX_PIXELS = 64  # maps up to so many pixels are convolved as one matrix product
 
 
@@ -172,14 +178,20 @@ class Attention(nn.Module):
         return x + added.view(x.shape)
 
 
+def attention_side(resolution: int) -> int:
+    """Side of the map that has the attention, px: never the last, whose norm is folded away."""
+    return min(ATTENTION_AT, resolution // 2)
+
+
 class BigGan(nn.Module):
-    """Noise [B, N] and z [B, 2048] -> image [B, 3, R, R] in [-1, 1]; differentiable in both.
+    """Noise [B, N] and z [B, D] -> image [B, 3, R, R] in [-1, 1]; differentiable in both.
 
     Args:
-        resolution: R, 128 or 256.
+        resolution: R, 32, 64, 128 or 256.
         width: channels of the last block; the published ones have 96.
         chunk: size of the noise that the start and each block get; 20 or 17.
         features: size of the embedding after the first linear layer.
+        space: of the embeddings; that of the published ones is SwAV's, D = 2048.
     """
 
     space = SWAV_SPACE
@@ -191,8 +203,10 @@ class BigGan(nn.Module):
         width: int = WIDTH,
         chunk: int | None = None,
         features: int = FEATURES,
+        space: EmbeddingSpace = SWAV_SPACE,
     ) -> None:
         super().__init__()
+        self.space = space
         channels = [width * times for times in CHANNELS[resolution]]
         self.resolution = resolution
         self.chunk = CHUNKS[resolution] if chunk is None else chunk
@@ -204,13 +218,13 @@ class BigGan(nn.Module):
         for index, (inputs, outputs) in enumerate(pairwise(channels)):
             side = START * 2**index
             self.blocks.append(Block(inputs, outputs, side, features + self.chunk))
-            if 2 * side == ATTENTION_AT:
+            if 2 * side == attention_side(resolution):
                 self.attention[str(index)] = Attention(outputs)
         self.out = Convolution(width, 3, resolution)
         self._repeated = Repeated(self._draw)
 
     @classmethod
-    def like(cls, tensors: Mapping[str, Tensor]) -> Self:
+    def like(cls, tensors: Mapping[str, Tensor], space: EmbeddingSpace = SWAV_SPACE) -> Self:
         """A network, without weights, of the resolution and widths that `tensors` have.
 
         Raises:
@@ -222,10 +236,10 @@ class BigGan(nn.Module):
         resolution = START * 2**blocks
         features, chunk = len(tensors["embed.weight"]), tensors["start.weight"].shape[1]
         with torch.device("meta"):
-            return cls(resolution, tensors["out.weight"].shape[2], chunk, features)
+            return cls(resolution, tensors["out.weight"].shape[2], chunk, features, space)
 
     def forward(self, noise: Tensor, embedding: Tensor) -> Tensor:
-        """Make image [B, 3, R, R] in [-1, 1] from noise [B, N] and embedding [B, 2048].
+        """Make image [B, 3, R, R] in [-1, 1] from noise [B, N] and embedding [B, D].
 
         The embedding's length does not matter: it is brought to unit norm.
         """

@@ -13,7 +13,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from s2v_cli.errors import WeightsError
-from s2v_cli.generators.biggan import ATTENTION_AT, CHANNELS, START, BigGan, up_kind
+from s2v_cli.generators.biggan import (
+    CHANNELS,
+    PUBLISHED,
+    START,
+    BigGan,
+    attention_side,
+    up_kind,
+)
 from s2v_cli.space import SWAV_SPACE
 from s2v_cli.weights.checkpoint import (
     extract_members,
@@ -162,7 +169,7 @@ def published_shapes(
             statistics(f"{block}.{norm}", size)
             for part in ("gain", "bias"):
                 normed(f"{block}.{norm}.{part}", size, condition, bias=False)
-        if START * 2 ** (index + 1) == ATTENTION_AT:
+        if START * 2 ** (index + 1) == attention_side(resolution):
             block = f"blocks.{index}.1"
             for part, size in (("theta", outputs // 8), ("phi", outputs // 8), ("g", outputs // 2)):
                 normed(f"{block}.{part}", size, outputs, 1, 1, bias=False)
@@ -187,7 +194,7 @@ def fold(published: Mapping[str, Tensor], what: str) -> dict[str, Tensor]:
     }
     blocks = sum(1 for key in state if key.endswith(".0.conv1.weight"))
     resolution = START * 2**blocks
-    if resolution not in CHANNELS:
+    if resolution not in PUBLISHED:
         raise WeightsError(
             f"This is not {WHAT} ({what}): it has {blocks} blocks of a BigGAN; needed: 5 or 6, of "
             "the archives for 128 and 256 px."
@@ -199,6 +206,16 @@ def fold(published: Mapping[str, Tensor], what: str) -> dict[str, Tensor]:
         raise WeightsError(f"This is not {WHAT} ({what}): {error} is not as published.") from None
     shapes = published_shapes(resolution, width, chunk, features)
     require_keys(state, shapes, f"{WHAT} ({what})")
+    with torch.no_grad():
+        return dict(_Folding({key: tensor.float() for key, tensor in state.items()}).tensors())
+
+
+def fold_trained(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """As `fold`, of a generator trained here: the spectral norms are within its weights already.
+
+    Args:
+        state: tensors under the published names, without the vectors `u0`, of any resolution.
+    """
     with torch.no_grad():
         return dict(_Folding({key: tensor.float() for key, tensor in state.items()}).tensors())
 
@@ -233,8 +250,11 @@ class _Folding:
         """Weights over their largest singular value, as one step from the stored vector tells it.
 
         The published code does this step in each call, in evaluation mode too, and keeps nothing.
+        Weights without such a vector are as they are used.
         """
         weight = self.state[f"{name}.weight"]
+        if f"{name}.u0" not in self.state:
+            return weight.clone()
         matrix = weight.flatten(1)
         right = F.normalize(self.state[f"{name}.u0"] @ matrix, eps=SPECTRAL_EPSILON)
         image = right @ matrix.T
