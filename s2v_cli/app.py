@@ -26,6 +26,7 @@ COMMANDS = {
     "prepare": "prepare:prepare",
     "train": "train:train",
     "eval": "eval:evaluate",
+    "study": "study:study",
     "analyze": "analyze:analyze",
     "weights": "weights:weights",
     "presets": "presets:presets",
