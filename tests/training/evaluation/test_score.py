@@ -134,6 +134,32 @@ def test_files_hold_the_same_figures(whole: tuple[dict[str, Any], Path]) -> None
     assert sorted(map(Path, results["files"])) == sorted(folder.glob("mini-test*"))
 
 
+def test_figures_of_a_classifier_that_sees_nothing(
+    drawn: Path, classifier: Path, tmp_path: Path
+) -> None:
+    """All features alike and one class always first: every figure is known."""
+    state = torch.load(classifier, weights_only=True)
+    best = state["modules"]["best"]
+    for key in [key for key in best if key.endswith((".weight", ".bias"))]:
+        best[key] = torch.zeros_like(best[key])
+    best["judge.head.bias"] = torch.tensor([1.0, 3.0, 2.0])  # green, red, blue_sea
+    torch.save(state, tmp_path / "judge.pt")
+    results = evaluate(drawn, tmp_path / "out", classifier=tmp_path / "judge.pt", force_fid=True)
+    nothing = {"value": pytest.approx(0), "low": pytest.approx(0), "high": pytest.approx(0)}
+    for name, row in results["rows"].items():
+        assert list(row["r1"].values()) == [pytest.approx(1 / 3)] * 3
+        assert [results["by_class"][c][name]["r1"] for c in ("blue_sea", "green", "red")] == [
+            0,
+            1,
+            0,
+        ]
+        assert list(row["inception_score"].values()) == [pytest.approx(1)] * 3
+        assert row["kid"] == (None if name == "D" else nothing)
+        assert row["fid"] == (pytest.approx(0, abs=1e-9) if name in "AB" else None)
+    assert results["floor"]["kid"] == nothing
+    assert results["floor"]["fid"] == pytest.approx(0, abs=1e-9)
+
+
 def test_a_second_run_gives_the_same(drawn: Path, classifier: Path, tmp_path: Path) -> None:
     one, other = (
         evaluate(drawn, tmp_path / name, classifier=classifier, rows="BC", limit=4)
