@@ -27,7 +27,12 @@ from s2v_cli.picture import encode_picture, resize, write_file
 from s2v_cli.pipeline import Sound2Vision
 from s2v_cli.training.evaluation.baselines import has_image_encoder
 from s2v_cli.training.evaluation.held_out import HeldOut, centre_square, open_held_out
-from s2v_cli.training.evaluation.study_options import Part, StudyOptions
+from s2v_cli.training.evaluation.study_options import (
+    KEY_FORMAT,
+    KEY_VERSION,
+    Part,
+    StudyOptions,
+)
 from s2v_cli.training.evaluation.study_page import PagePart, PageQuestion, render_page, study_id
 from s2v_cli.training.judge import Progress
 from s2v_cli.training.manifest import MANIFEST_FILE
@@ -43,7 +48,6 @@ Method = Literal["ours", "other"]
 
 PAGE_FILE = "study.html"
 KEY_FILE = "study.key.json"
-KEY_FORMAT, KEY_VERSION = "s2v-study-key", 1
 PEAK = 0.7  # of every sound, for listening
 
 

@@ -1,4 +1,4 @@
-"""Options of `s2v study make`."""
+"""Options of `s2v study make`, and the format of the key that it writes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ Part = Literal["preference", "precision"]
 PartsChoice = Literal["both", "preference", "precision"]
 
 PARTS: tuple[Part, ...] = get_args(Part)
+KEY_FORMAT, KEY_VERSION = "s2v-study-key", 1
 LONGEST_TEXT = 2000  # characters
 
 

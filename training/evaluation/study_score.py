@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 
 from s2v_cli.errors import TrainingError
-from s2v_cli.training.evaluation.study import KEY_FORMAT, KEY_VERSION
-from s2v_cli.training.evaluation.study_options import Part
+from s2v_cli.training.evaluation.study_options import KEY_FORMAT, KEY_VERSION, Part
 
 ANSWERS_FORMAT, ANSWERS_VERSION = "s2v-study-answers", 1
 RESAMPLES = 2000  # of the bootstrap
@@ -156,20 +155,22 @@ def find_answers(paths: Sequence[Path]) -> list[Path]:
 
 
 def read_answers(key: Key, files: Sequence[Path]) -> list[Reading]:
-    """Read answers, a row a file; of several by one participant, what was finished first counts.
+    """Read answers, a row a file; of several by one participant, what was finished last counts.
+
+    (The page lets participants change an answer after they have saved them.)
 
     Incomplete answers, answers to another study and files that are none are left out, and say so.
     """
     read = [_read(key, path) for path in files]
-    first: dict[str, tuple[str, int]] = {}
+    last: dict[str, tuple[str, int]] = {}
     for number, reading in enumerate(read):
         if reading.answers is not None:
-            own = (reading.answers.finished, number)
-            first[reading.participant] = min(first.get(reading.participant, own), own)
+            own = (reading.answers.finished, -number)
+            last[reading.participant] = max(last.get(reading.participant, own), own)
     for number, reading in enumerate(read):
-        if reading.answers is not None and first[reading.participant][1] != number:
-            kept = read[first[reading.participant][1]].file
-            reason = f"the same participant as {kept}, which was finished first"
+        if reading.answers is not None and last[reading.participant][1] != -number:
+            kept = read[-last[reading.participant][1]].file
+            reason = f"the same participant as {kept}, which counts"
             read[number] = Reading(reading.file, reading.participant, reason)
     return read
 
@@ -182,7 +183,7 @@ def _read(key: Key, path: Path) -> Reading:
         return Reading(str(path), participant, answers=_checked(key, content))
     except _Unusable as error:
         return Reading(str(path), participant, str(error))
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         return Reading(str(path), participant, "it is damaged")
 
 
@@ -224,8 +225,10 @@ def _checked(key: Key, content: dict[str, Any]) -> Answers:
         if question.part == "precision" and len(picked) > 1:
             raise _Unusable("it chooses several pictures where one is allowed")
         chosen[question.token] = picked
-    seconds = [float(row.get("seconds") or 0) for row in rows.values()]
-    return Answers(participant, finished, chosen, sum(seconds) / 60)
+    minutes = sum(float(row.get("seconds") or 0) for row in rows.values()) / 60
+    if not math.isfinite(minutes):
+        raise ValueError
+    return Answers(participant, finished, chosen, minutes)
 
 
 @dataclass(frozen=True)
