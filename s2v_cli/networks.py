@@ -105,8 +105,14 @@ def build_network(setting: Setting) -> Any:
     return builder(setting)
 
 
-def _module(home: str, *, like: bool = False) -> Callable[[Setting], nn.Module]:
-    """Builds the module `package.file:Class`; its widths follow the weights if `like`."""
+def _module(
+    home: str, *, like: bool = False, window: bool = False
+) -> Callable[[Setting], nn.Module]:
+    """Builds the module `package.file:Class`.
+
+    Its widths follow the weights if `like`. A sound encoder hears as much at once as the preset
+    says if `window`.
+    """
 
     def build(setting: Setting) -> nn.Module:
         import torch
@@ -115,6 +121,8 @@ def _module(home: str, *, like: bool = False) -> Callable[[Setting], nn.Module]:
         kind = _find(home)
         with torch.device("meta"):  # no time and memory for weights that are replaced at once
             module: nn.Module = kind.like(tensors) if like else kind()
+        if window:
+            module.window_s = float(setting.preset.window_s)  # type: ignore[assignment]
         return _filled(module, tensors, setting)
 
     return build
@@ -202,15 +210,15 @@ def _filled(module: nn.Module, tensors: Mapping[str, Tensor], setting: Setting) 
 
 
 _BUILDERS: dict[str, Callable[[Setting], Any]] = {
-    "mini-sound-encoder": _module("encoders.mini_sound:MiniSoundEncoder", like=True),
+    "mini-sound-encoder": _module("encoders.mini_sound:MiniSoundEncoder", like=True, window=True),
     "mini-image-encoder": _module("encoders.mini_image:MiniImageEncoder"),
     "mini-speech-encoder": _module("encoders.mini_speech:MiniSpeechEncoder", like=True),
     "mini-generator": _module("generators.mini:MiniGenerator"),
     "sound2scene-sound-encoder": _module(
-        "encoders.sound2vision_sound:Sound2SceneEncoder", like=True
+        "encoders.sound2vision_sound:Sound2SceneEncoder", like=True, window=True
     ),
     "sound2vision-sound-encoder": _module(
-        "encoders.sound2vision_sound:Sound2VisionEncoder", like=True
+        "encoders.sound2vision_sound:Sound2VisionEncoder", like=True, window=True
     ),
     "swav-image-encoder": _module("encoders.swav:SwavResNet50", like=True),
     "icgan-generator": _biggan,

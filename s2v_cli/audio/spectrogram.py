@@ -26,43 +26,48 @@ EPSILON = 1e-9  # added to the standard deviation
 
 
 @torch.no_grad()
-def log_spectrogram(wave: Tensor) -> Tensor:
+def log_spectrogram(wave: Tensor, samples: int = N_SAMPLES) -> Tensor:
     """Standardised log power spectral density of clips.
 
-    Clip to [-1, 1], repeat to ten seconds, one-sided density with a Tukey window and the mean of
+    Clip to [-1, 1], repeat to `samples`, one-sided density with a Tukey window and the mean of
     each frame removed, natural logarithm, minus the clip's mean over its standard deviation.
 
     On a CPU one clip is worked on at a time, in buffers that stay in the caches: a batch at once
     takes several times as long. No gradient flows back to the wave.
 
     Args:
-        wave: float32 [B, T], 16 kHz, T >= 1; repeated and cut to 160000 samples.
+        wave: float32 [B, T], 16 kHz, T >= 1; repeated and cut to `samples`.
+        samples: that are heard, at least 512; ten seconds as published.
 
     Returns:
-        float32 [B, 257, 1004]: frequency, time; a transposed view.
+        float32 [B, 257, (samples - 353) // 159]: frequency, time, 1004 frames for ten seconds; a
+        transposed view.
 
     Raises:
-        ValueError: the shape is not [B, T] with T >= 1.
+        ValueError: the shape is not [B, T] with T >= 1, or `samples` makes no frame.
     """
     if wave.ndim != 2 or not wave.shape[1]:
         raise ValueError(f"wave has shape {list(wave.shape)}; allowed: [B, T] with T >= 1.")
+    if samples < N_FFT:
+        raise ValueError(f"samples is {samples}; allowed: {N_FFT} or more, which is one frame.")
+    count = (samples - OVERLAP) // HOP
     batch = 1 if wave.device.type == "cpu" else max(1, len(wave))
     empty = functools.partial(torch.empty, dtype=torch.float32, device=wave.device)
-    result = empty(len(wave), N_FRAMES, N_FREQUENCIES)
-    frames = empty(batch, N_FRAMES, N_FFT)
-    density = empty(batch, N_FRAMES, N_FREQUENCIES)
+    result = empty(len(wave), count, N_FREQUENCIES)
+    frames = empty(batch, count, N_FFT)
+    density = empty(batch, count, N_FREQUENCIES)
     window = _window().to(wave.device)
     for clips, target in zip(wave.split(batch), result.split(batch), strict=True):
-        overlapping = _tiled(clips.float().clamp(-1.0, 1.0)).unfold(1, N_FFT, HOP)
+        overlapping = _tiled(clips.float().clamp(-1.0, 1.0), samples).unfold(1, N_FFT, HOP)
         torch.sub(overlapping, overlapping.mean(dim=2, keepdim=True), out=frames).mul_(window)
-        powers = torch.view_as_real(torch.fft.rfft(frames)).square_()  # [B, 1004, 257, 2]
+        powers = torch.view_as_real(torch.fft.rfft(frames)).square_()  # [B, frames, 257, 2]
         torch.add(powers[..., 0], powers[..., 1], out=density)
         density[..., 0] *= 0.5  # these two have no twin among the negative frequencies
         density[..., -1] *= 0.5
         logarithm = density.add_(FLOOR).log_()
         logarithm -= logarithm.mean((1, 2), keepdim=True, dtype=_exact(wave.device)).float()
         deviation = torch.linalg.vector_norm(logarithm, dim=(1, 2), keepdim=True)
-        deviation /= math.sqrt(N_FRAMES * N_FREQUENCIES)
+        deviation /= math.sqrt(count * N_FREQUENCIES)
         torch.div(logarithm, deviation + EPSILON, out=target)
     return result.mT
 
@@ -72,10 +77,10 @@ def _exact(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64  # MPS has no float64
 
 
-def _tiled(clips: Tensor) -> Tensor:
-    """Repeat clips [B, T] and cut them to [B, 160000]."""
-    repeats = -(-N_SAMPLES // clips.shape[1])
-    return (clips.repeat(1, repeats) if repeats > 1 else clips)[:, :N_SAMPLES]
+def _tiled(clips: Tensor, samples: int) -> Tensor:
+    """Repeat clips [B, T] and cut them to [B, samples]."""
+    repeats = -(-samples // clips.shape[1])
+    return (clips.repeat(1, repeats) if repeats > 1 else clips)[:, :samples]
 
 
 @functools.cache

@@ -51,17 +51,25 @@ class _ResNetSoundEncoder(ResNet):
             return cls(len(tensors["conv1.weight"]), tuple(stage_widths(tensors, "conv1")))
 
     @property
+    def samples(self) -> int:
+        """How many samples it hears at once."""
+        return round(self.window_s * self.sample_rate)
+
+    @property
     def frequencies_hz(self) -> Tensor:
         """Of the spectrogram's rows: float32 [257], 0 to 8000 Hz."""
         rows = torch.arange(front_end.N_FREQUENCIES, dtype=torch.float32)
         return rows * (self.sample_rate / front_end.N_FFT)
 
     def spectrogram(self, wave: Tensor) -> Tensor:
-        """Standardised log power spectral density [B, 1, 257, 1004] of wave [B, T] at 16 kHz."""
-        return front_end.log_spectrogram(wave)[:, None]
+        """Standardised log power spectral density [B, 1, 257, T'] of wave [B, T] at 16 kHz.
+
+        As long as `window_s`: 1004 frames for the published ten seconds.
+        """
+        return front_end.log_spectrogram(wave, self.samples)[:, None]
 
     def feature_map(self, spectrogram: Tensor) -> Tensor:
-        """The last convolution's map [B, 512, 9, 32]: what Grad-CAM weighs."""
+        """The last convolution's map, for Grad-CAM: [B, 512, 9, 32] of ten seconds."""
         return self.stages(spectrogram.to(self.conv1.weight.dtype))[-1]
 
     def embed(self, feature_map: Tensor) -> Tensor:
@@ -74,7 +82,7 @@ class _ResNetSoundEncoder(ResNet):
         return F.linear(x, head.weight.float(), head.bias.float())
 
     def forward(self, wave: Tensor) -> Tensor:
-        """Encode wave [B, T] at 16 kHz into z^A [B, D]; ten seconds are heard."""
+        """Encode wave [B, T] at 16 kHz into z^A [B, D]; `window_s` seconds are heard."""
         return self.embed(self.feature_map(self.spectrogram(wave)))
 
 

@@ -83,3 +83,18 @@ def test_the_wave_is_not_changed() -> None:
 def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="allowed"):
         log_spectrogram(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("samples", [512, 16_000, 80_000, 200_000])
+def test_other_lengths_are_those_of_scipy(probe: torch.Tensor, samples: int) -> None:
+    result = log_spectrogram(probe, samples)
+    wave = np.tile(probe.double().numpy(), 2)[:, :samples]
+    density = spectrogram(wave, 16_000, ("tukey", 0.25), nperseg=512, noverlap=353)[2]
+    logarithm = np.log(density + 1e-7)
+    expected = (logarithm - logarithm.mean()) / (logarithm.std() + 1e-9)
+    assert np.abs(result.numpy() - expected).max() < 1e-4
+
+
+def test_less_than_a_frame_is_refused(probe: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match="samples is 511; allowed: 512"):
+        log_spectrogram(probe, 511)
