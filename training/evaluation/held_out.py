@@ -42,7 +42,8 @@ class HeldOut:
         folder: of the dataset.
         pairing: what makes a picture and a sound a pair.
         split: that is measured on.
-        names: of all classes that have pictures, sorted; empty where examples have no names.
+        names: of all classes that have pictures, or sounds in the split, sorted; empty where
+            examples have no names.
         sounds: that pictures are made of, sorted by key.
         photos: the split's pictures of their classes, sorted by key: the real pictures.
         training: the training split's pictures of all classes, sorted by key.
@@ -180,6 +181,7 @@ def open_held_out(folder: Path, split: str, limit: int | None = None) -> HeldOut
             if example.split == split:
                 photos.append(example)
         if example.sound is not None and example.split == split:
+            names.add(example.name)
             sounds.append(example)
     if not sounds:
         raise TrainingError(

@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import cached_property, partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from s2v_cli.errors import OptionError, TrainingError
+from s2v_cli.errors import OptionError, OutputError, TrainingError
 from s2v_cli.options import DeviceChoice
 from s2v_cli.picture import save_picture, write_file
 from s2v_cli.pipeline import Sound2Vision
@@ -112,6 +112,7 @@ def evaluate_preset(
     run = _Run(model, held_out, folder, options, progress, note, weights_dir, judge_options)
     results = run.measure()
     results["seconds"] = time.monotonic() - began
+    run.write(results)
     return results
 
 
@@ -149,7 +150,8 @@ class _Run:
         self.tallies: dict[RowName, Tally] = {}
 
     def measure(self) -> dict[str, Any]:
-        """All figures, written to the folder too."""
+        """All figures, but for how long they took."""
+        self._make_folder()
         self._look_at_rows()
         reference = self.tallies.get("D")
         if reference is None and self.network is not None:
@@ -177,8 +179,16 @@ class _Run:
             "seconds_per_picture": self.seconds / drawn if drawn else None,
             "notes": self.notes,
         }
-        self._write(results)
         return results
+
+    def _make_folder(self) -> None:
+        """Fail before anything is drawn, not after, where nothing can be written."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"Cannot write to {self.folder}: {error.strerror}. Choose another --out."
+            ) from None
 
     def _tell(self, text: str) -> None:
         self.notes.append(text)
@@ -257,6 +267,7 @@ class _Run:
         """The classifier that was given, or one of the dataset's own; and what to call it."""
         if self.options.classifier is not None:
             return read_classifier(self.options.classifier), "the classifier given"
+        self._make_folder()
         judge = train_classifier(
             self.data, self.folder / "classifier", self.judge_options, self.progress
         )
@@ -279,6 +290,8 @@ class _Run:
                 )
         if kind == "classifier":
             judge, told = self._classifier
+            if self.options.classifier is None:
+                names = self._known(names, judge)
             return ClassifierRanker(judge, names, told)
         return ClipRanker.load(
             names,
@@ -286,6 +299,16 @@ class _Run:
             device=self.model.device,
             weights_dir=self.weights_dir,
         )
+
+    def _known(self, names: Sequence[str], judge: Judge) -> tuple[str, ...]:
+        """Names that a classifier trained here knows: all but those without training pictures."""
+        known = tuple(name for name in names if name in judge.names)
+        if left := [name for name in names if name not in known]:
+            self._tell(
+                f"Class names without training pictures are not ranked: {len(left)} of "
+                f"{len(names)}, such as {left[0]!r}."
+            )
+        return known
 
     def _open_network(self) -> FeatureNetwork | None:
         kind = self.options.inception
@@ -443,7 +466,8 @@ class _Run:
             "reference": reference.pictures,
         }
 
-    def _write(self, results: dict[str, Any]) -> None:
+    def write(self, results: dict[str, Any]) -> None:
+        """Write the sheets, the tables and all figures; the names of the files join the figures."""
         stem = f"{results['preset']}-{results['data']['split']}"
         files = []
         for number, sheet in enumerate(self.sheet.draw(table.caption(results)), start=1):

@@ -16,6 +16,7 @@ from PIL import Image
 from s2v_cli.errors import (
     MissingWeightsError,
     OptionError,
+    OutputError,
     PresetError,
     SpaceError,
     TrainingError,
@@ -117,7 +118,7 @@ def test_notes_say_what_was_left_out(whole: tuple[dict[str, Any], Path]) -> None
 def test_files_hold_the_same_figures(whole: tuple[dict[str, Any], Path]) -> None:
     results, folder = whole
     stored = json.loads((folder / "mini-test.json").read_text())
-    assert stored["rows"] == results["rows"] and stored["floor"] == results["floor"]
+    assert stored == results
     rows = list(csv.DictReader((folder / "mini-test.csv").read_text().splitlines()))
     found = {(row["row"], row["figure"]): row for row in rows}
     kid = results["floor"]["kid"]
@@ -232,6 +233,53 @@ def test_one_class_ranks_nothing(one_class: Path, classifier: Path, tmp_path: Pa
     results = evaluate(one_class, tmp_path / "out", classifier=classifier, rows="BD")
     assert results["recall"] is None and results["rows"]["B"]["kid"] is not None
     assert any("the dataset has one class name" in note for note in results["notes"])
+
+
+def without(data: Path, folder: Path, *words: str) -> Path:
+    """A copy of a dataset, without the rows in which all of these words are."""
+    shutil.copytree(data, folder)
+    manifest = folder / "manifest.jsonl"
+    lines = manifest.read_text().splitlines(keepends=True)
+    kept = [line for line in lines if not all(word in line for word in words)]
+    assert 0 < len(kept) < len(lines)
+    manifest.write_text("".join(kept))
+    return folder
+
+
+def test_a_class_that_has_sounds_alone(drawn: Path, classifier: Path, tmp_path: Path) -> None:
+    """Its sounds are ranked, as a given classifier knows it; only A has nothing to see."""
+    data = without(drawn, tmp_path / "data", '"image"', '"name": "red"')
+    results = evaluate(data, tmp_path / "out", classifier=classifier, rows="ABD")
+    rows = results["rows"]
+    assert [rows[row]["pictures"] for row in "ABD"] == [12, 18, 8]
+    assert set(results["by_class"]["red"]) == {"sounds", "B"}
+    assert "A leaves out 3 sounds whose class has no picture in the split." in results["notes"]
+    with pytest.raises(TrainingError, match="The classifier would not know 'red'"):
+        evaluate(data, tmp_path / "out")
+
+
+def test_a_class_that_a_trained_classifier_cannot_know(drawn: Path, tmp_path: Path) -> None:
+    """It is not among what is measured, and is left out of the names."""
+    two = without(drawn, tmp_path / "two", '"sound"', '"name": "red"')
+    data = without(two, tmp_path / "data", '"split": "train"', '"name": "red"')
+    results = evaluate(data, tmp_path / "out", rows="D")
+    assert results["recall"]["names"] == 2 and results["data"]["classes"] == 2
+    told = "Class names without training pictures are not ranked: 1 of 3, such as 'red'."
+    assert told in results["notes"]
+
+
+def test_a_folder_that_cannot_be_written_is_told_at_once(
+    drawn: Path, classifier: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "out").write_text("")
+    seen: list[str] = []
+    for given in (classifier, None):
+        with pytest.raises(OutputError, match=r"Cannot write to .*out: .*Choose another --out"):
+            evaluate_preset(
+                "mini", drawn, tmp_path / "out", EvalOptions(classifier=given),
+                lambda stage, *_: seen.append(stage), device="cpu", judge_options=QUICK,
+            )  # fmt: skip
+    assert seen == []
 
 
 def test_a_raw_folder_is_prepared_first(tmp_path: Path, classifier: Path) -> None:
