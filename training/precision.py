@@ -7,6 +7,8 @@ from functools import cache
 
 import torch
 
+from s2v_cli.errors import OptionError
+
 
 def mixed_precision() -> contextlib.AbstractContextManager[None]:
     """Compute in bfloat16 where the CPU has instructions for it, else in float32.
@@ -23,3 +25,26 @@ def has_bfloat16() -> bool:
     find = getattr(torch.cpu, "get_capabilities", None)  # since torch 2.11
     found = find() if find else {}
     return any(found.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16", "arm_bf16"))
+
+
+def half_precision_of(choice: str, device: torch.device) -> torch.dtype | None:
+    """The type that convolutions and products are computed in beside float32; None for none.
+
+    Args:
+        choice: `auto` is bfloat16 where the device multiplies it natively, else float32.
+        device: that computes.
+
+    Raises:
+        OptionError: float16 on a CPU, where the loss could not be scaled to fit.
+    """
+    if choice == "float16":
+        if device.type == "cpu":
+            raise OptionError("precision is 'float16'; on a CPU allowed: auto, float32, bfloat16.")
+        return torch.float16
+    if choice == "bfloat16":
+        return torch.bfloat16
+    if choice == "float32":
+        return None
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else None
+    return torch.bfloat16 if device.type == "cpu" and has_bfloat16() else None

@@ -27,6 +27,8 @@ class Masks(NamedTuple):
 def crop(wave: Tensor, samples: int, choice: CropChoice, random: np.random.Generator) -> Tensor:
     """Part [samples] of wave [T]; a shorter one is repeated, as the published code does.
 
+    A shorter one begins at its beginning, as it does when the encoder is used, but with `random`.
+
     Args:
         wave: float32 [T].
         samples: how many are wanted.
@@ -35,6 +37,8 @@ def crop(wave: Tensor, samples: int, choice: CropChoice, random: np.random.Gener
     """
     if len(wave) < samples:
         wave = wave.repeat(-(-samples // len(wave)))
+        if choice != "random":
+            return wave[:samples]
     room = len(wave) - samples
     if not room:
         return wave

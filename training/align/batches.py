@@ -83,6 +83,7 @@ class Batches:
         if split == "train":
             self._check()
         self._shard_order: dict[int, np.ndarray] = {}
+        self._bad_pictures = frozenset(features.bad.tolist())
         self.bad: set[int] = set()
 
     def _check(self) -> None:
@@ -136,12 +137,12 @@ class Batches:
         numbers = self.order(epoch)[place * batch : (place + 1) * batch]
         share = batch // self.world
         rows = range(self.rank * share, (self.rank + 1) * share)
-        waves, pictures, sounds, bad = [], [], [], []
+        waves, pictures, sounds = [], [], []
+        bad: list[int] = []
         for row in rows:
             random = np.random.default_rng((self.options.seed, _ROW, step, row))
-            sound, wave, skipped = self._read(int(numbers[row]), random)
-            bad += skipped
-            waves.append(self._heard(wave, random))
+            sound, wave = self._read(int(numbers[row]), random, bad)
+            waves.append(self._heard(wave, random, bad))
             pictures.append(self._partner(sound, random))
             sounds.append(sound)
         self._note(bad)
@@ -153,20 +154,19 @@ class Batches:
             tuple(bad),
         )
 
-    def _read(self, sound: int, random: np.random.Generator) -> tuple[int, Tensor, list[int]]:
-        """A sound; where it cannot be decoded, another in its place."""
-        bad: list[int] = []
-        while True:
+    def _read(self, sound: int, random: np.random.Generator, bad: list[int]) -> tuple[int, Tensor]:
+        """A sound; where it cannot be decoded, it is added to `bad` and another taken for it."""
+        for _ in range(FEW):
             try:
-                return sound, self.dataset.wave(sound), bad
+                return sound, self.dataset.wave(sound)
             except BadSample as error:
                 bad.append(sound)
-                if len(bad) > FEW:
-                    raise TrainingError(
-                        f"{len(bad)} sounds in a row cannot be decoded, the last one "
-                        f"{error}. Run 's2v prepare' again."
-                    ) from None
+                reason = error
                 sound = int(self.sounds[random.integers(len(self.sounds))])
+        raise TrainingError(
+            f"{FEW} sounds in a row cannot be decoded, the last one {reason}. Run 's2v prepare' "
+            "again."
+        )
 
     def _note(self, bad: list[int]) -> None:
         self.bad.update(bad)
@@ -177,12 +177,12 @@ class Batches:
                 f"be decoded, for example {name!r}. Run 's2v prepare' again."
             )
 
-    def _heard(self, wave: Tensor, random: np.random.Generator) -> Tensor:
+    def _heard(self, wave: Tensor, random: np.random.Generator, bad: list[int]) -> Tensor:
         options = self.options
         wave = crop(wave, self.samples, options.crop, random)
         if options.mix and random.random() < options.mix:
             other = int(self.sounds[random.integers(len(self.sounds))])
-            _, behind, _ = self._read(other, random)
+            _, behind = self._read(other, random, bad)
             level = random.uniform(*options.mix_db)
             wave = mix_behind(wave, crop(behind, self.samples, options.crop, random), level)
         if options.gain_db:
@@ -193,27 +193,37 @@ class Batches:
         partners = self.dataset.partners(sound)
         while True:
             found = int(partners[random.integers(len(partners))])
-            if found not in self.features.bad:
+            if found not in self._bad_pictures:
                 return found
 
     def iterate(self, first: int, last: int) -> Iterator[Batch]:
         """The batches of steps first to last, exclusive, read ahead by worker processes."""
         workers = min(self.options.workers, os.cpu_count() or 1, max(0, last - first))
-        steps = _Steps(self, first, last)
         if not workers:
-            yield from (steps[i] for i in range(len(steps)))
+            yield from (self.at(step) for step in range(first, last))
             return
         loader = DataLoader(
-            steps,
+            _Steps(self, first, last),
             batch_size=None,
             shuffle=False,
             num_workers=workers,
             prefetch_factor=PREFETCH,
+            pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),  # else the loader draws from the global one
         )
-        for batch in loader:
-            self._note(list(batch.bad))
-            yield batch
+        try:
+            for batch in loader:
+                if isinstance(batch, TrainingError):
+                    raise batch
+                self._note(list(batch.bad))
+                yield batch
+        except RuntimeError as error:
+            if "worker" not in str(error):
+                raise
+            raise TrainingError(
+                f"A process that reads ahead ended: {str(error).splitlines()[0]} Make /dev/shm "
+                "or the memory larger, or run again with --workers 0."
+            ) from None
 
     def once(self, batch: int | None = None) -> Iterator[Batch]:
         """Every sound of the split once, by number, unchanged: the loudest window of each.
@@ -238,7 +248,7 @@ class Batches:
                 yield Batch(torch.stack(waves), embedding, torch.tensor(sounds))
 
 
-class _Steps(TorchDataset[Batch]):
+class _Steps(TorchDataset[Batch | TrainingError]):
     """Steps first to last as torch's DataLoader counts them."""
 
     def __init__(self, batches: Batches, first: int, last: int) -> None:
@@ -247,8 +257,12 @@ class _Steps(TorchDataset[Batch]):
     def __len__(self) -> int:
         return max(0, self.last - self.first)
 
-    def __getitem__(self, index: int) -> Batch:
-        return self.batches.at(self.first + index)
+    def __getitem__(self, index: int) -> Batch | TrainingError:
+        """The batch, or the error: raised in a worker, its message would be a traceback."""
+        try:
+            return self.batches.at(self.first + index)
+        except TrainingError as error:
+            return error
 
 
 def _usable(dataset: PairDataset, features: ImageFeatures, split: Split) -> np.ndarray:
@@ -256,5 +270,8 @@ def _usable(dataset: PairDataset, features: ImageFeatures, split: Split) -> np.n
     sounds = dataset.sounds(split)
     if not len(features.bad):
         return sounds
-    kept = [i for i in sounds if not np.isin(dataset.partners(int(i)), features.bad).all()]
-    return np.array(kept, np.int64)
+    groups = sounds if dataset.pairing == "file" else dataset.name[sounds]
+    _, first, group = np.unique(groups, return_index=True, return_inverse=True)
+    fine = [not np.isin(dataset.partners(int(i)), features.bad).all() for i in sounds[first]]
+    kept: np.ndarray = sounds[np.array(fine, bool)[group]]
+    return kept

@@ -6,9 +6,12 @@ all runs share. A computation that was ended goes on where it was.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,12 +20,9 @@ import torch
 from torch import Tensor
 
 from s2v_cli.errors import S2VError, TrainingError
-from s2v_cli.training.manifest import SPLITS
 from s2v_cli.training.pairs import BadSample, PairDataset
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from s2v_cli.pipeline import Sound2Vision
 
 Progress = Callable[[str, int, int, dict[str, float]], None]
@@ -30,6 +30,7 @@ Progress = Callable[[str, int, int, dict[str, float]], None]
 STAGE = "image_features"
 BATCH = 32  # pictures that go through the encoder together
 SYNC_EVERY = 512  # pictures, after which what is done is noted
+READERS = 8  # threads that decode pictures, at most
 MAX_BAD = 0.01  # share of the pictures that may be unreadable
 
 
@@ -86,30 +87,28 @@ class ImageFeatures:
             raise TrainingError(f"{dataset.folder} has no pictures to learn from.")
         weights = _weights_digest(teacher)
         path = cache / f"features-{dataset.digest[:16]}-{weights[:16]}.npy"
+        shape = (len(images), teacher.space.dimension)
+        bad = _kept(path, shape)
         try:
-            cache.mkdir(parents=True, exist_ok=True)
-            with FileLock(path.with_suffix(".lock")):
-                if not path.is_file():
-                    _compute(dataset, images, teacher, path, progress)
-                bad = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["bad"]
+            if bad is None:
+                cache.mkdir(parents=True, exist_ok=True)
+                with FileLock(path.with_suffix(".lock")):
+                    bad = _kept(path, shape)
+                    if bad is None:
+                        bad = _compute(dataset, images, teacher, path, progress)
         except OSError as error:
             raise TrainingError(
-                f"Cannot keep the image features in {cache}: {error.strerror or error}."
+                f"Cannot keep the image features in {cache}: {error.strerror or error}. What is "
+                "computed is kept."
             ) from None
-        return cls(path, images, np.array(bad, np.int64))
+        return cls(path, images, np.array(sorted(bad), np.int64))
 
     def __getitem__(self, examples: np.ndarray | Tensor) -> Tensor:
         """z^V float32 [b, D] of examples [b] that have pictures."""
-        rows = np.searchsorted(self._images, np.asarray(examples))
-        return torch.from_numpy(self._mapped[rows].astype(np.float32))
-
-    def mean(self, dataset: PairDataset) -> Tensor:
-        """Mean z^V [D] of the training pictures."""
-        rows = self._images[dataset.split[self._images] == SPLITS.index("train")]
-        total = np.zeros(self.dimension)
-        for part in np.array_split(rows, max(1, len(rows) // 4096)):
-            total += self[part].double().sum(dim=0).numpy()
-        return torch.from_numpy(total / max(1, len(rows))).float()
+        wanted = np.asarray(examples)
+        rows = np.searchsorted(self._images, wanted)
+        assert (self._images.take(rows, mode="clip") == wanted).all(), "examples without pictures"
+        return torch.from_numpy(self._mapped[rows])  # a copy, as rows are an index
 
 
 def _weights_digest(teacher: Sound2Vision) -> str:
@@ -120,52 +119,91 @@ def _weights_digest(teacher: Sound2Vision) -> str:
     return hashlib.sha256(f"{teacher.space}/{found}".encode()).hexdigest()
 
 
+def _kept(path: Path, shape: tuple[int, int]) -> list[int] | None:
+    """Numbers of bad pictures of a whole file of features; None where it is not there or whole."""
+    try:
+        rows = np.load(path, mmap_mode="r")
+        noted = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        if rows.shape == shape and rows.dtype == np.float32 and noted["done"] == shape[0]:
+            return [int(number) for number in noted["bad"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return None
+
+
 def _compute(
     dataset: PairDataset,
     images: np.ndarray,
     teacher: Sound2Vision,
     path: Path,
     progress: Progress | None,
-) -> None:
-    """Fill a partial file, batch by batch, and give it its name at the end."""
+) -> list[int]:
+    """Fill a partial file, batch by batch, and give it its name at the end.
+
+    Returns:
+        Numbers of the pictures that cannot be decoded.
+    """
     partial, state = path.with_suffix(".part.npy"), path.with_suffix(".json")
-    done, bad = 0, []
-    shape = (len(images), teacher.space.dimension)
-    if partial.is_file() and state.is_file():
-        try:
-            rows = np.load(partial, mmap_mode="r+")
-            noted = json.loads(state.read_text(encoding="utf-8"))
-            if rows.shape == shape:
-                done, bad = int(noted["done"]), list(noted["bad"])
-        except (ValueError, KeyError, OSError):
-            done, bad = 0, []
-    if not done:
-        rows = np.lib.format.open_memmap(partial, "w+", np.float32, shape)
-    while done < len(images):
-        end = min(done + SYNC_EVERY, len(images))
-        for start in range(done, end, BATCH):
-            part = images[start : min(start + BATCH, end)]
-            pictures, kept = [], []
-            for place, index in enumerate(part.tolist()):
-                try:
-                    pictures.append(dataset.image(index))
-                    kept.append(start + place)
-                except BadSample:
-                    bad.append(index)
-            if kept:
-                rows[kept] = encode_pictures(teacher, pictures).numpy()
-            if progress:
-                progress(STAGE, start + len(part), len(images), {})
-        if len(bad) > max(1, MAX_BAD * len(images)):
-            raise TrainingError(
-                f"{len(bad)} of the first {end} pictures of {dataset.folder} cannot be decoded, "
-                f"for example {dataset.key(bad[0])!r}. Run 's2v prepare' again."
-            )
-        rows.flush()
-        done = end
-        _note(state, done, bad)
+    rows, done, bad = _begin(partial, state, (len(images), teacher.space.dimension))
+    with ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as pool:
+        while done < len(images):
+            end = min(done + SYNC_EVERY, len(images))
+            for start in range(done, end, BATCH):
+                part = images[start : min(start + BATCH, end)].tolist()
+                read = list(pool.map(lambda index: _read(dataset, teacher, index), part))
+                bad += [index for index, picture in zip(part, read, strict=True) if picture is None]
+                kept = [start + place for place, picture in enumerate(read) if picture is not None]
+                if kept:
+                    pixels = [picture for picture in read if picture is not None]
+                    rows[kept] = _encode(teacher, pixels).numpy()
+                if progress:
+                    progress(STAGE, start + len(part), len(images), {})
+            if len(bad) > max(1, MAX_BAD * len(images)):
+                raise TrainingError(
+                    f"{len(bad)} of the first {end} pictures of {dataset.folder} cannot be "
+                    f"decoded, for example {dataset.key(bad[0])!r}. Run 's2v prepare' again."
+                )
+            rows.flush()
+            done = end
+            _note(state, done, bad)
     del rows
     partial.replace(path)
+    return bad
+
+
+def _begin(partial: Path, state: Path, shape: tuple[int, int]) -> tuple[np.memmap, int, list[int]]:
+    """The file to fill, how many rows of it are done, and bad pictures among them."""
+    try:
+        rows = np.lib.format.open_memmap(partial, "r+")
+        noted = json.loads(state.read_text(encoding="utf-8"))
+        if rows.shape == shape and rows.dtype == np.float32 and 0 < noted["done"] <= shape[0]:
+            return rows, int(noted["done"]), [int(number) for number in noted["bad"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    state.unlink(missing_ok=True)  # first, else a kill would leave it beside an empty file
+    rows = np.lib.format.open_memmap(partial, "w+", np.float32, shape)
+    _reserve(partial)
+    return rows, 0, []
+
+
+def _reserve(path: Path) -> None:
+    """Ask for the disk space of a sparse file: writing into a mapped one would crash without."""
+    if not hasattr(os, "posix_fallocate"):  # macOS
+        return
+    with path.open("r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # not every disk can
+                raise
+
+
+def _read(dataset: PairDataset, teacher: Sound2Vision, index: int) -> Tensor | None:
+    """A picture as the image encoder wants it; None where it cannot be decoded."""
+    try:
+        return teacher.prepare_picture(dataset.image(index))
+    except BadSample:
+        return None
 
 
 def _note(state: Path, done: int, bad: list[int]) -> None:
@@ -175,13 +213,16 @@ def _note(state: Path, done: int, bad: list[int]) -> None:
 
 
 @torch.inference_mode()
-def encode_pictures(teacher: Sound2Vision, pictures: list[Image]) -> Tensor:
-    """z^V float32 [b, D] of pictures, as `Sound2Vision.encode_image` gives them one by one."""
-    pixels = [teacher.prepare_picture(picture) for picture in pictures]
-    sizes = {tuple(picture.shape) for picture in pixels}
-    batches = [torch.stack(pixels)] if len(sizes) == 1 else [picture[None] for picture in pixels]
-    try:
-        found = [teacher.image_encoder(batch).float().cpu() for batch in batches]
-    except (RuntimeError, S2VError) as error:
-        raise TrainingError(f"The image encoder failed: {error}") from error
-    return torch.cat(found)
+def _encode(teacher: Sound2Vision, pictures: list[Tensor]) -> Tensor:
+    """z^V float32 [b, D] of pictures [3, H, W], those of one size together."""
+    sizes: dict[tuple[int, ...], list[int]] = {}
+    for place, picture in enumerate(pictures):
+        sizes.setdefault(tuple(picture.shape), []).append(place)
+    found = torch.empty(len(pictures), teacher.space.dimension)
+    for places in sizes.values():
+        try:
+            embedding = teacher.image_encoder(torch.stack([pictures[place] for place in places]))
+        except (RuntimeError, S2VError) as error:
+            raise TrainingError(f"The image encoder failed: {error}") from error
+        found[places] = embedding.float().cpu()
+    return found

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from s2v_cli.errors import OptionError, TrainingError
 from s2v_cli.space import EmbeddingSpace
@@ -56,6 +56,8 @@ class AlignOptions:
         seed: of weights, order and augmentation.
         workers: processes that read ahead; 0 reads in the training process.
         samples: sounds of the validation split that pictures are drawn of; 0 is off.
+        close_gap: after training, fit what `mini`'s sound encoder has for it: a linear map that
+            closes the rest of the modality gap, and a prior towards likely pictures.
         crop: which part of a longer sound is heard in training.
         gain_db: sounds are made louder or softer by up to that much, 0 or more.
         mix: share of the sounds that get another one behind them, 0 to 1.
@@ -88,6 +90,7 @@ class AlignOptions:
     seed: int = 0
     workers: int = 2
     samples: int = 6
+    close_gap: bool = True
     crop: CropChoice = "random"
     gain_db: float = 0.0
     mix: float = 0.0
@@ -98,12 +101,12 @@ class AlignOptions:
     time_mask: float = 0.1
 
     def __post_init__(self) -> None:
-        if isinstance(self.mix_db, list):  # TOML has no tuples
+        if isinstance(cast(object, self.mix_db), list):  # TOML has no tuples
             object.__setattr__(self, "mix_db", tuple(self.mix_db))
         for name, kind in _CHOICES.items():
             if getattr(self, name) not in get_args(kind):
                 self._refuse(name, ", ".join(get_args(kind)))
-        for name in ("from_weights", "learn_temperature", "compile"):
+        for name in ("from_weights", "learn_temperature", "compile", "close_gap"):
             if not isinstance(getattr(self, name), bool):
                 self._refuse(name, "true or false")
         if not isinstance(self.teacher, str) or not self.teacher:

@@ -1,0 +1,96 @@
+"""One batch on several processes: what each needs to know of the others.
+
+Losses and gradients are those of one process with the whole batch: embeddings are gathered with
+their gradients, and batch norm counts all of them. `torch.nn.SyncBatchNorm` does the latter on
+CUDA and refuses tensors of the CPU, so there is one of our own for those.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn import functional as F
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """Rows [b, D] of all processes, [B, D], in the order of their ranks, with gradients.
+
+    The gradient of each process's rows is summed over what all processes made of them.
+    """
+    if not _several():
+        return rows
+    from torch.distributed.nn.functional import all_gather
+
+    parts: tuple[Tensor, ...] = all_gather(rows.contiguous())
+    return torch.cat(parts)
+
+
+def _several() -> bool:
+    return (
+        distributed.is_available()
+        and distributed.is_initialized()
+        and distributed.get_world_size() > 1
+    )
+
+
+class SyncedBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm of [b, C, H, W] over the batches of all processes, on the CPU too.
+
+    Mean and squared deviations are summed over the processes one after the other, so that no
+    precision is lost in their difference.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise by the statistics of all processes while training, else by the kept ones."""
+        if not self.training or not _several():
+            return super().forward(x)
+        from torch.distributed.nn.functional import all_reduce
+
+        values = x.float()
+        count = torch.tensor(float(x.numel() // x.shape[1]), device=x.device)
+        distributed.all_reduce(count)
+        total: Tensor = all_reduce(values.sum(dim=(0, 2, 3)))
+        mean = total / count
+        centred = values - mean[:, None, None]
+        squares: Tensor = all_reduce(centred.square().sum(dim=(0, 2, 3)))
+        variance = squares / count
+        assert self.running_mean is not None and self.running_var is not None
+        assert self.num_batches_tracked is not None and self.momentum is not None
+        with torch.no_grad():
+            self.num_batches_tracked.add_(1)
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return torch.addcmul(
+            self.bias[:, None, None], centred, scale[:, None, None].expand_as(centred)
+        ).to(x.dtype)
+
+
+def synchronise_norms(module: nn.Module, device: torch.device) -> nn.Module:
+    """The same network with batch norms that count all processes; weights are shared."""
+    if device.type == "cuda":
+        synced: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
+        return synced
+    for name, child in module.named_children():
+        if type(child) is nn.BatchNorm2d:
+            ours = SyncedBatchNorm2d(child.num_features, child.eps, child.momentum, child.affine)
+            ours.load_state_dict(child.state_dict())
+            ours.train(child.training)
+            setattr(module, name, ours)
+        else:
+            synchronise_norms(child, device)
+    return module
+
+
+def mean_of_processes(value: Tensor) -> Tensor:
+    """Mean of a 0-d tensor over the processes, without gradient."""
+    value = value.detach().clone()
+    if _several():
+        distributed.all_reduce(value)
+        value /= distributed.get_world_size()
+    return value
+
+
+def unit_rows(rows: Tensor) -> Tensor:
+    """Rows [b, D] of length 1."""
+    return F.normalize(rows.float(), dim=1)

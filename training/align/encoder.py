@@ -1,0 +1,84 @@
+"""The sound encoder that is trained: its architecture follows the teacher's embedding space."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from s2v_cli.errors import TrainingError
+
+if TYPE_CHECKING:
+    from s2v_cli.pipeline import Sound2Vision
+
+NETWORKS = {  # space -> network, as `s2v_cli.networks` knows it, and its class
+    "mini": ("mini-sound-encoder", "encoders.mini_sound:MiniSoundEncoder"),
+    "swav": ("sound2scene-sound-encoder", "encoders.sound2vision_sound:Sound2SceneEncoder"),
+    "openclip-vit-h": (
+        "sound2vision-sound-encoder",
+        "encoders.sound2vision_sound:Sound2VisionEncoder",
+    ),
+}
+
+
+def network_of(teacher: Sound2Vision) -> str:
+    """Name of the network that is trained towards a teacher.
+
+    Raises:
+        TrainingError: no sound encoder of ours writes into its space.
+    """
+    return _home(teacher)[0]
+
+
+def _home(teacher: Sound2Vision) -> tuple[str, str]:
+    found = NETWORKS.get(teacher.space.name)
+    if found is None:
+        raise TrainingError(
+            f"No sound encoder can be trained for the space {teacher.space} of preset "
+            f"{teacher.preset.name!r}; allowed: presets of the spaces {', '.join(NETWORKS)}."
+        )
+    return found
+
+
+def build_encoder(
+    teacher: Sound2Vision, window_s: float, seed: int, *, from_weights: bool = False
+) -> nn.Module:
+    """A sound encoder into a teacher's space, on the CPU.
+
+    Args:
+        teacher: whose space it writes.
+        window_s: how much sound it hears at once, seconds.
+        seed: of random weights.
+        from_weights: begin with the teacher's own sound encoder instead.
+
+    Raises:
+        TrainingError: there is none for the space, or the teacher's own one is another network.
+    """
+    from importlib import import_module
+
+    file, name = _home(teacher)[1].split(":")
+    kind = getattr(import_module(f"s2v_cli.{file}"), name)
+    if from_weights and type(teacher.sound_encoder) is not kind:
+        raise TrainingError(
+            f"from_weights begins with the sound encoder of preset {teacher.preset.name!r}, but "
+            f"that is no {network_of(teacher)}. Train it from random weights."
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder: nn.Module = kind()
+    if from_weights:
+        own = teacher.sound_encoder
+        assert isinstance(own, nn.Module)
+        encoder.load_state_dict({k: v.float() for k, v in own.state_dict().items()})
+        _forget_what_is_fitted(encoder)
+    encoder.window_s = float(window_s)  # type: ignore[assignment]
+    return encoder.requires_grad_(True)
+
+
+def _forget_what_is_fitted(encoder: nn.Module) -> None:
+    """Take out what is fitted after training, since it is fitted again."""
+    for name in ("bridge", "bridge_offset", "prototypes", "prior_share", "centres"):
+        buffer = getattr(encoder, name, None)
+        if buffer is not None:
+            buffer.zero_()
