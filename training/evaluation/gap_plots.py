@@ -135,7 +135,8 @@ def _draw_row(panels: Sequence[Axes], measured: Geometry, colours: _Colours) -> 
     _histogram(centre, measured.centre, colours.gap)
     centre.set_ylabel("dimensions")
     for axes in panels:
-        axes.locator_params(nbins=6)
+        axes.locator_params(axis="x", nbins=6)
+        axes.locator_params(axis="y", nbins=6, integer=True)
         side = max(abs(edge) for edge in axes.get_xlim())
         axes.set_xlim(0.0 if axes is magnitude else -side, side)
 
@@ -184,8 +185,8 @@ def _draw_classes(axes: Axes, entry: Map, colours: _Colours, size: float) -> Non
     if others.any():
         _scatter(axes, entry.image[others], colours.faint, "o", size)
         _scatter(axes, entry.sound[others], colours.faint, "^", size)
-    width, height = np.ptp(np.concatenate([entry.image, entry.sound]), axis=0) * (0.12, 0.035)
-    taken: list[np.ndarray] = []
+    side = float(np.ptp(np.concatenate([entry.image, entry.sound]), axis=0).max())
+    taken: list[tuple[np.ndarray, int]] = []  # place and letters of each name
     for number, name in enumerate(names):
         # Hues a golden section apart: neighbours in the alphabet differ.
         colour = hsv_to_rgb((number * 0.618 % 1, colours.saturation, colours.value))
@@ -195,11 +196,11 @@ def _draw_classes(axes: Axes, entry: Map, colours: _Colours, size: float) -> Non
         # The name goes to the picture nearest to their median that no other name covers.
         places = entry.image[members]
         order = np.linalg.norm(places - np.median(places, axis=0), axis=1).argsort()
-        free = (i for i in order if all(_apart(places[i], o, width, height) for o in taken))
-        taken.append(places[next(free, order[0])])
+        free = (i for i in order if all(_apart(places[i], len(name), o, side) for o in taken))
+        taken.append((places[next(free, order[0])], len(name)))
         text = axes.annotate(
             name.replace("_", " "),
-            (taken[-1][0], taken[-1][1]),
+            tuple(taken[-1][0]),
             (0, 4),
             textcoords="offset points",
             ha="center",
@@ -207,9 +208,10 @@ def _draw_classes(axes: Axes, entry: Map, colours: _Colours, size: float) -> Non
         text.set(color=colour, fontsize=8, path_effects=halo, zorder=4)
 
 
-def _apart(place: np.ndarray, other: np.ndarray, width: float, height: float) -> bool:
-    across, up = np.abs(place - other)
-    return bool(across > width or up > height)
+def _apart(place: np.ndarray, letters: int, taken: tuple[np.ndarray, int], side: float) -> bool:
+    """Whether a name there leaves another one free, in a map of such a side."""
+    across, up = np.abs(place - taken[0])
+    return bool(across > 0.015 * side * (letters + taken[1]) / 2 or up > 0.035 * side)
 
 
 def _scatter(
