@@ -144,7 +144,8 @@ def _draw_row(panels: Sequence[Axes], measured: Geometry, colours: _Colours) -> 
 def plot_maps(maps: Sequence[Map], theme: Theme = "light") -> bytes:
     """A PNG in the manner of Fig. 7: a row a preset; modalities left, classes right.
 
-    Left, a line joins each pair. Right, a class has a colour, and its name where it lies.
+    Left, a line joins each pair. Right, a class has a colour, and its name where it lies,
+    where there is room.
 
     Raises:
         DependencyError: matplotlib is missing.
@@ -193,19 +194,29 @@ def _draw_classes(axes: Axes, entry: Map, colours: _Colours, size: float) -> Non
         members = np.array([own == name for own in entry.names])
         _scatter(axes, entry.image[members], colour, "o", size)
         _scatter(axes, entry.sound[members], colour, "^", size)
-        # The name goes to the picture nearest to their median that no other name covers.
-        places = entry.image[members]
-        order = np.linalg.norm(places - np.median(places, axis=0), axis=1).argsort()
-        free = (i for i in order if all(_apart(places[i], len(name), o, side) for o in taken))
-        taken.append((places[next(free, order[0])], len(name)))
+        # The name goes to the picture nearest to their median where it covers no other name, else
+        # to such a sound. Where there is no room it is left out.
+        middle = np.median(entry.image[members], axis=0)
+        places = np.concatenate(
+            [_nearest(kind[members], middle) for kind in (entry.image, entry.sound)]
+        )
+        free = (p for p in places if all(_apart(p, len(name), other, side) for other in taken))
+        if (place := next(free, None)) is None:
+            continue
+        taken.append((place, len(name)))
         text = axes.annotate(
             name.replace("_", " "),
-            tuple(taken[-1][0]),
+            (place[0], place[1]),
             (0, 4),
             textcoords="offset points",
             ha="center",
         )
         text.set(color=colour, fontsize=8, path_effects=halo, zorder=4)
+
+
+def _nearest(places: np.ndarray, middle: np.ndarray) -> np.ndarray:
+    """The places [N, 2], the nearest to the middle first."""
+    return places[np.linalg.norm(places - middle, axis=1).argsort()]
 
 
 def _apart(place: np.ndarray, letters: int, taken: tuple[np.ndarray, int], side: float) -> bool:
