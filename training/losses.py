@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from s2v_cli.errors import OptionError
 
 LOSSES = ("l2-infonce", "cosine-infonce", "raw-infonce", "l2")  # of `AlignmentLoss`
+TEMPERATURES = (0.01, 100.0)  # that a learnt one stays between
 
 
 def info_nce(
@@ -104,7 +105,8 @@ class AlignmentLoss(nn.Module):
     Args:
         kind: one of these.
         temperature: divides distances or similarities; 1 in the paper.
-        learn: train the temperature, too: its logarithm, kept within 0.01 to 100.
+        learn: train the temperature, too: its logarithm, put back into 0.01 to 100 before each
+            step where it has left it.
         unit: whether `l2` compares unit-norm features.
     """
 
@@ -121,7 +123,7 @@ class AlignmentLoss(nn.Module):
     @property
     def temperature(self) -> Tensor:
         """What divides distances or similarities, 0-d."""
-        return torch.exp(self.log_temperature.clamp(math.log(0.01), math.log(100.0)))
+        return torch.exp(self.log_temperature)
 
     def forward(
         self,
@@ -140,6 +142,9 @@ class AlignmentLoss(nn.Module):
             images: z^V likewise.
             first: row of this process's first pair among all.
         """
+        if self.log_temperature.requires_grad:
+            with torch.no_grad():  # not a clamp in the graph, behind which it would learn no more
+                self.log_temperature.clamp_(*map(math.log, TEMPERATURES))
         if self.kind != "raw-infonce" and (self.unit or self.kind != "l2"):
             sound, image = F.normalize(sound, dim=1), F.normalize(image, dim=1)
             sounds = None if sounds is None else F.normalize(sounds, dim=1)

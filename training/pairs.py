@@ -61,18 +61,25 @@ class PairDataset:
         keys, key_ends = bytearray(), array("q", [0])
         columns = {name: array("q") for name in ("split", "name", "source", "shard")}
         ranges = {kind: (array("q"), array("q")) for kind in ("image", "sound")}
-        for example in read_manifest(folder):
-            keys += example.key.encode()
-            key_ends.append(len(keys))
-            columns["split"].append(SPLITS.index(example.split))
-            columns["source"].append(sources.setdefault(example.source, len(sources)))
-            columns["shard"].append(files.setdefault(example.shard, len(files)))
-            number = -1 if example.name is None else names.setdefault(example.name, len(names))
-            columns["name"].append(number)
-            for kind, (offsets, sizes) in ranges.items():
-                part = getattr(example, kind)
-                offsets.append(-1 if part is None else part.offset)
-                sizes.append(0 if part is None else part.size)
+        row = 0
+        try:
+            for row, example in enumerate(read_manifest(folder), start=1):
+                keys += example.key.encode()
+                key_ends.append(len(keys))
+                columns["split"].append(SPLITS.index(example.split))
+                columns["source"].append(sources.setdefault(example.source, len(sources)))
+                columns["shard"].append(files.setdefault(example.shard, len(files)))
+                number = -1 if example.name is None else names.setdefault(example.name, len(names))
+                columns["name"].append(number)
+                for kind, (offsets, sizes) in ranges.items():
+                    part = getattr(example, kind)
+                    offsets.append(-1 if part is None else part.offset)
+                    sizes.append(0 if part is None else part.size)
+        except (TypeError, AttributeError, OverflowError) as error:
+            raise TrainingError(
+                f"Line {row} of {folder / MANIFEST_FILE} has a field of "
+                f"another kind: {error}. Run 's2v prepare' again."
+            ) from None
         self._keys, self._key_ends = bytes(keys), np.array(key_ends, np.int64)
         self._files = list(files)
         self.names = sorted(names)
@@ -143,11 +150,10 @@ class PairDataset:
         """
         found: np.ndarray = self.having("sound", split)
         if self.pairing == "file":
-            fits = self._ranges["image"][0][found] >= 0
-        else:
-            fits = np.array([self._cell(int(i)) in self._of_class for i in found], bool)
-        kept: np.ndarray = found[fits]
-        return kept
+            kept: np.ndarray = found[self._ranges["image"][0][found] >= 0]
+            return kept
+        kept = found[np.isin(self._cells(found), self._cells(self.images()))]
+        return kept[self.name[kept] >= 0]
 
     def negatives(self, split: Split | None = None) -> np.ndarray:
         """Numbers of the examples whose sounds no picture belongs to, int64 [n]."""
@@ -159,19 +165,24 @@ class PairDataset:
         """Numbers of the pictures that a sound may go with, int64 [n]."""
         if self.pairing == "file":
             return np.array([index] if self._ranges["image"][0][index] >= 0 else [], np.int64)
-        return self._of_class.get(self._cell(index), np.empty(0, np.int64))
+        none = np.empty(0, np.int64)
+        if self.name[index] < 0:
+            return none
+        return self._of_class.get(int(self._cells(np.array([index]))[0]), none)
 
-    def _cell(self, index: int) -> tuple[int, int]:
-        return int(self.split[index]), int(self.name[index])
+    def _cells(self, examples: np.ndarray) -> np.ndarray:
+        """Split and class of examples [n] as one number each, int64 [n]."""
+        cells: np.ndarray = self.split[examples].astype(np.int64) * (len(self.names) + 1)
+        return cells + self.name[examples] + 1
 
     @cached_property
-    def _of_class(self) -> dict[tuple[int, int], np.ndarray]:
+    def _of_class(self) -> dict[int, np.ndarray]:
         """Pictures of each split and class."""
         images = self.images()
-        cells = self.split[images].astype(np.int64) * (len(self.names) + 1) + self.name[images]
+        cells = self._cells(images)
         order = np.argsort(cells, kind="stable")
         groups = np.split(images[order], np.flatnonzero(np.diff(cells[order])) + 1)
-        return {self._cell(int(group[0])): group for group in groups if len(group)}
+        return {int(self._cells(group[:1])[0]): group for group in groups if len(group)}
 
     def content(self, kind: str, index: int) -> bytes:
         """The file of an example's `image` or `sound`, as it lies in its shard.
@@ -232,7 +243,8 @@ class PairDataset:
         content = self.content("sound", index)
         try:
             wave, rate = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
-        except (soundfile.SoundFileError, RuntimeError, ValueError) as error:
+        except (soundfile.SoundFileError, RuntimeError, ValueError, MemoryError) as error:
+            # A damaged header may tell of more samples than there is memory for.
             raise BadSample(f"{self.key(index)}.flac of {self.folder}: {error}") from None
         if rate != SAMPLE_RATE or not len(wave):
             raise BadSample(
