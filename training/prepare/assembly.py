@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import os
 import re
@@ -31,6 +32,7 @@ from s2v_cli.training.prepare.shards import ShardWriter, read_part, shard_name
 from s2v_cli.training.prepare.splits import Duplicates
 
 PARTS = "parts"
+PARTS_LOCK = "parts.lock"  # beside the parts, since they are removed while it is held
 State = Literal["made", "unchanged", "part", "planned"]
 _PART_NAME = re.compile(r"(\d+)-of-(\d+)")
 
@@ -134,8 +136,8 @@ def finish(folder: Path, plan: Plan) -> Summary:
     tally = Tally.of(folder, plan)
     write_report(folder, tally.rows)
     if not tally.counts:
-        _remove(folder / FOLDER)
-        _remove(folder / SHARDS)
+        remove(folder / FOLDER)
+        remove(folder / SHARDS)
         raise TrainingError(
             f"No example came of {plan.told} ({counted(tally.skipped)}); "
             f"{folder / REPORT_FILE} tells of each file."
@@ -157,8 +159,9 @@ def finish(folder: Path, plan: Plan) -> Summary:
 
 def clean(folder: Path) -> None:
     """Remove what only an unfinished dataset needs."""
-    _remove(folder / FOLDER)
-    _remove(folder / PARTS)
+    remove(folder / FOLDER)
+    remove(folder / PARTS)
+    (folder / PARTS_LOCK).unlink(missing_ok=True)
 
 
 def whole_shards(base: Path) -> list[Shard]:
@@ -261,8 +264,8 @@ def merge(folder: Path, plan: Plan) -> Summary:
             f"Parts are missing in {folder}: {listed}{', ...' if missing[10:] else ''}. Make them "
             "with --shard."
         )
-    _remove(folder / FOLDER)
-    _remove(folder / SHARDS)
+    remove(folder / FOLDER)
+    remove(folder / SHARDS)
     bases = [part_folder(folder, (number, counts[0])) for number in range(1, counts[0] + 1)]
     _gather(folder, bases, plan)
     return finish(folder, plan)
@@ -361,9 +364,11 @@ def _link(path: Path, target: Path) -> None:
         raise OutputError(f"Cannot write {target}: {error.strerror}.") from error
 
 
-def _remove(folder: Path) -> None:
-    if folder.is_dir():
-        shutil.rmtree(folder)
+def remove(folder: Path) -> None:
+    """Remove a folder with all that is in it, though another job may be removing it too."""
+    while folder.is_dir():
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(folder)
 
 
 def summary_of(folder: Path, plan: Plan, stored: Dataset) -> Summary:

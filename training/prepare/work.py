@@ -7,7 +7,6 @@ alone: not on the number of processes, and not on how often it was stopped.
 from __future__ import annotations
 
 import contextlib
-import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -30,6 +29,7 @@ from s2v_cli.training.manifest import (
 )
 from s2v_cli.training.prepare.assembly import (
     PARTS,
+    PARTS_LOCK,
     Summary,
     Tally,
     clean,
@@ -38,6 +38,7 @@ from s2v_cli.training.prepare.assembly import (
     merge,
     missing_parts,
     part_folder,
+    remove,
     summary_of,
     whole_shards,
 )
@@ -118,20 +119,26 @@ def prepare(
         _make_shards(base, plan, work, options, executor or _executor(options, work), progress)
         if options.part is None:
             return finish(folder, plan)
-    missing = missing_parts(folder, plan, options.part[1])
-    if not missing:
-        return merge_parts(source, folder, options, plan=plan)
-    there = _there_already(folder, plan, overwrite=False)  # another job merged all meanwhile
-    if there is not None:
-        return there
-    tally = Tally.of(base, replace(plan, skipped=()))
-    left = f"{len(missing)} of {options.part[1]} parts are missing; the last one makes the whole."
-    return tally.summary(folder, plan, whole_shards(base), "part", left)
+    return _end_part(folder, base, plan, options.part[1])
 
 
-def merge_parts(
-    source: Path, folder: Path, options: PrepareOptions, *, plan: Plan | None = None
-) -> Summary:
+def _end_part(folder: Path, base: Path, plan: Plan, parts: int) -> Summary:
+    """Merge all parts, if this one was the last."""
+    from filelock import FileLock
+
+    with FileLock(folder / PARTS_LOCK):  # jobs may end together
+        there = _there_already(folder, plan, overwrite=False)
+        if there is not None:
+            return there
+        missing = missing_parts(folder, plan, parts)
+        if not missing:
+            return merge(folder, plan)
+        tally = Tally.of(base, replace(plan, skipped=()))
+        left = f"{len(missing)} of {parts} parts are missing; the last one makes the whole."
+        return tally.summary(folder, plan, whole_shards(base), "part", left)
+
+
+def merge_parts(source: Path, folder: Path, options: PrepareOptions) -> Summary:
     """Make one dataset of the parts that `prepare` made with `options.part`.
 
     Raises:
@@ -140,15 +147,11 @@ def merge_parts(
     """
     from filelock import FileLock
 
-    plan = plan or make_plan(source, folder, options)
+    plan = make_plan(source, folder, options)
     if not is_prepared(folder) and not (folder / PARTS).is_dir():
         raise TrainingError(f"{folder} holds no parts; make them with --shard 1/n to n/n.")
-    with FileLock(folder / PARTS / _LOCK):
-        if not is_prepared(folder):  # the last two jobs may end together
-            return merge(folder, plan)
-    there = _there_already(folder, plan, overwrite=False)
-    assert there is not None
-    return there
+    with FileLock(folder / PARTS_LOCK):
+        return _there_already(folder, plan, overwrite=False) or merge(folder, plan)
 
 
 def plan_dataset(source: Path, folder: Path, options: PrepareOptions) -> Summary:
@@ -234,7 +237,7 @@ def _claim(
                 f"{folder} holds a part {other[0]}/{other[1]} of a dataset. Make the others with "
                 "--shard, give another folder, or --force to start anew."
             )
-        _remove(path)
+        remove(path)
     begun = Journal.heading(base)
     if begun is not None and begun != plan.heading:
         if not overwrite:
@@ -248,7 +251,7 @@ def _claim(
         there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     except OSError as error:
         raise OutputError(f"Cannot read {folder}: {error.strerror}.") from None
-    if begun is None and there - {PARTS, FOLDER, REPORT_FILE}:
+    if begun is None and there - {PARTS, PARTS_LOCK, FOLDER, REPORT_FILE}:
         raise OutputError(
             f"{folder} is not empty and holds no dataset; give another folder, or a new one."
         )
@@ -282,12 +285,7 @@ def _clear(folder: Path) -> None:
     for name in (DATASET_FILE, MANIFEST_FILE, REPORT_FILE):
         (folder / name).unlink(missing_ok=True)
     for name in (SHARDS, FOLDER):
-        _remove(folder / name)
-
-
-def _remove(folder: Path) -> None:
-    if folder.is_dir():
-        shutil.rmtree(folder)
+        remove(folder / name)
 
 
 def _make_shards(

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from PIL import Image
 from s2v_cli.errors import OptionError, OutputError, PresetError, TrainingError
 from s2v_cli.training.manifest import Example, is_prepared, read_dataset, read_manifest
 from s2v_cli.training.prepare import journal
+from s2v_cli.training.prepare.assembly import remove
 from s2v_cli.training.prepare.examples import Made
 from s2v_cli.training.prepare.executors import Processes
 from s2v_cli.training.prepare.options import PrepareOptions
@@ -244,6 +246,16 @@ def test_merging_by_hand_names_the_missing_parts(many_pairs: Path, tmp_path: Pat
         prepare(many_pairs, folder, replace(SMALL, part=(1, 2)))
     with pytest.raises(TrainingError, match="image_size was 256, is 64"):
         prepare(many_pairs, folder, replace(SMALL, part=(2, 4), image_size=64))
+
+
+def test_a_folder_that_several_jobs_remove_at_once(tmp_path: Path) -> None:
+    folder = tmp_path / "parts"
+    for number in range(300):
+        (folder / f"{number}/.prepare").mkdir(parents=True)
+        (folder / f"{number}/.prepare/journal.jsonl").touch()
+    with ThreadPoolExecutor(4) as jobs:
+        assert list(jobs.map(remove, [folder] * 4)) == [None] * 4
+    assert not folder.exists()
 
 
 def test_duplicates_across_parts_are_found_as_one_job_finds_them(tmp_path: Path) -> None:
