@@ -128,12 +128,27 @@ def kernel_distance(
     return _estimate(float(value), variance)
 
 
+def pool_lone(classes: Sequence[str], sources: Sequence[str]) -> list[str]:
+    """Class of each picture, where those of one source are one class together, if there are two.
+
+    Alone they would have no spread. Together they have too much, for classes differ too: intervals
+    are then rather too wide (collapsed strata; Cochran, Sampling Techniques, 1977, §5A.12).
+    """
+    members: dict[str, set[str]] = {}
+    for name, source in zip(classes, sources, strict=True):
+        members.setdefault(name, set()).add(source)
+    lone = [name for name, found in members.items() if len(found) == 1]
+    return [lone[0] if len(members[name]) == 1 else name for name in classes]
+
+
 def number_sources(classes: Sequence[str], sources: Sequence[str]) -> tuple[Tensor, Tensor]:
     """Number the sources of each class; of very many, several of a class share a number.
 
     Returns:
-        The number of each picture's source, int64 [N]; and of each number its class, int64 [S].
+        The number of each picture's source, int64 [N]; and of each number its class, int64 [S],
+        where classes of one source are one together.
     """
+    classes = pool_lone(classes, sources)
     by_class: dict[str, dict[str, int]] = {}
     for name, source in zip(classes, sources, strict=True):
         members = by_class.setdefault(name, {})

@@ -6,6 +6,7 @@ tells of words around them. Where CLIP is not at hand a classifier of real photo
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,11 +18,12 @@ from s2v_cli.encoders.clip_text import ClipTextImage
 from s2v_cli.errors import TrainingError
 from s2v_cli.picture import resize, to_tensor
 from s2v_cli.training.dataset import PHOTO_SIZE, Photo, hash_share
+from s2v_cli.training.evaluation.distances import pool_lone
 from s2v_cli.training.evaluation.held_out import HeldOut, centre_square, class_of
 from s2v_cli.training.evaluation.options import NAME
 from s2v_cli.training.judge import JUDGE_OPTIONS, Judge, Progress, look, train_judge
 from s2v_cli.training.manifest import Example, Split
-from s2v_cli.training.metrics import spread
+from s2v_cli.training.metrics import bootstrap, class_means, spread
 from s2v_cli.training.recipe import StageOptions
 from s2v_cli.weights.checkpoint import read_checkpoint
 from s2v_cli.weights.store import asset_folder
@@ -107,6 +109,36 @@ class ClassifierRanker:
     def scores(self, images: Sequence[Image]) -> Tensor:
         """Logits [N, G]."""
         return judge_look(self._judge, images)[1][:, self._columns]
+
+
+def hit_interval(
+    hits: Sequence[float], classes: Sequence[str], sources: Sequence[str]
+) -> tuple[float, float]:
+    """95% interval of R@k: recordings are drawn again within their classes.
+
+    Classes of one recording are drawn among each other; see `pool_lone`.
+
+    Args:
+        hits: share of each sound's pictures that rank k or better.
+        classes: of each sound.
+        sources: the recording of each sound.
+    """
+    strata = pool_lone(classes, sources)
+    counts = Counter(classes)
+    shares = Counter(dict(zip(classes, strata, strict=True)).values())  # classes of each stratum
+    means = class_means(hits, classes)
+    values, drawn_within, recordings = [], [], []
+    for row, (name, stratum) in enumerate(zip(classes, strata, strict=True)):
+        pooled = shares[stratum] > 1
+        if pooled and not counts[name]:
+            continue  # of a pooled class the mean counts, once
+        counts[name] = 0
+        # `bootstrap` gives all strata the same weight; these have as many as they hold classes.
+        weight = shares[stratum] * len(shares) / len(means)
+        values.append((means[name] if pooled else hits[row]) * weight)
+        drawn_within.append(stratum)
+        recordings.append(sources[row])
+    return bootstrap(values, drawn_within, recordings)
 
 
 def judge_look(judge: Judge, images: Sequence[Image]) -> tuple[Tensor, Tensor]:

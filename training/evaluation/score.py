@@ -52,13 +52,14 @@ from s2v_cli.training.evaluation.recall import (
     ClassifierRanker,
     ClipRanker,
     Ranker,
+    hit_interval,
     read_classifier,
     train_classifier,
 )
 from s2v_cli.training.evaluation.sheet import Sheet
 from s2v_cli.training.judge import JUDGE_OPTIONS, Judge, Progress
 from s2v_cli.training.manifest import MANIFEST_FILE
-from s2v_cli.training.metrics import bootstrap, class_mean, class_means
+from s2v_cli.training.metrics import class_mean, class_means
 from s2v_cli.training.prepare.work import ensure_prepared
 from s2v_cli.training.recipe import StageOptions
 from s2v_cli.weights.store import asset_status
@@ -160,10 +161,15 @@ class _Run:
         drawn = self.tallies["B"].pictures if "B" in self.tallies else 0
         pairs = {(class_of(example), example.source) for example in self.data.sounds}
         alone = Counter(Counter(name for name, _ in pairs).values())[1]
-        if alone:
+        if alone == 1:
             self._tell(
-                f"{alone} of {len(self.data.classes)} classes have sounds of one recording only, "
-                "whose spread is not known: the intervals of rows A to C are too narrow."
+                f"1 of {len(self.data.classes)} classes has sounds of one recording only, whose "
+                "spread is not known: the intervals of rows A to C are a little too narrow."
+            )
+        elif alone:
+            self._tell(
+                f"{alone} of {len(self.data.classes)} classes have sounds of one recording only; "
+                "intervals take these as one class, and are rather too wide."
             )
         results: dict[str, Any] = {
             "preset": self.model.preset.name,
@@ -340,7 +346,7 @@ class _Run:
                 figures[f"r{k}"] = _as_json(
                     Estimate(
                         class_mean(hits, tally.classes),
-                        *bootstrap(hits, tally.classes, tally.sources),
+                        *hit_interval(hits, tally.classes, tally.sources),
                     )
                 )
         figures |= {"fid": None, "fid_left_out": None, "kid": None, "inception_score": None}

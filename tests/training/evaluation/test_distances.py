@@ -17,6 +17,7 @@ from s2v_cli.training.evaluation.distances import (
     jackknife_variance,
     kernel_distance,
     number_sources,
+    pool_lone,
 )
 
 
@@ -178,6 +179,24 @@ def test_the_jackknife_goes_class_by_class() -> None:
     expected = (2 / 6) ** 2 * values[:2].var() / 2 + (3 / 6) ** 2 * values[2:5].var() / 3
     assert variance == pytest.approx(float(expected))
     assert jackknife_variance(lambda weights: weights @ values, torch.arange(6)) == 0
+
+
+def test_classes_of_one_source_are_pooled() -> None:
+    classes, sources = list("aabcdd"), list("xyzwvv")
+    assert pool_lone(classes, sources) == list("aabbbb")
+    assert pool_lone(list("aab"), list("xyz")) == list("aab")  # one of them stays alone
+    numbers, strata = number_sources(classes, sources)
+    assert numbers.tolist() == [0, 1, 2, 3, 4, 4] and strata.tolist() == [0, 0, 1, 1, 1]
+
+
+def test_scores_of_lone_classes_have_the_interval_of_one_class() -> None:
+    logits = torch.randn(30, 4, generator=torch.Generator().manual_seed(4))
+    names = [str(i) for i in range(30)]
+    one = inception_score(logits, *one_each(30))
+    assert one.low < one.value < one.high
+    lone = inception_score(logits, names, names)
+    assert lone.value == pytest.approx(one.value)
+    assert lone.low == pytest.approx(one.low) and lone.high == pytest.approx(one.high)
 
 
 def test_sources_are_numbered_within_their_classes(monkeypatch: pytest.MonkeyPatch) -> None:

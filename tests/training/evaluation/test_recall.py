@@ -18,11 +18,12 @@ from s2v_cli.training.evaluation.look import Tally
 from s2v_cli.training.evaluation.recall import (
     ClassifierRanker,
     ClipRanker,
+    hit_interval,
     read_classifier,
     train_classifier,
 )
 from s2v_cli.training.judge import Judge
-from s2v_cli.training.metrics import rank_of
+from s2v_cli.training.metrics import bootstrap, rank_of
 from tests import tiny_diffusion
 from tests.training.evaluation.conftest import QUICK
 
@@ -35,6 +36,27 @@ def test_hits_are_shares_of_known_ranks() -> None:
     assert tally.hits(1) == [0.5, 0.0]
     assert tally.hits(2) == [0.5, 0.5]
     assert tally.hits(4) == [1.0, 1.0]
+
+
+def test_intervals_are_of_recordings_within_classes() -> None:
+    hits, classes = [1.0, 0.0, 0.5, 1.0, 0.0, 0.25], list("aaabbb")
+    sources = list("uvwxyz")
+    assert hit_interval(hits, classes, sources) == bootstrap(hits, classes, sources)
+    assert hit_interval([0.5, 0.5], ["a", "a"], ["x", "x"]) == (0.5, 0.5)  # nothing is known
+
+
+def test_classes_of_one_recording_are_drawn_among_each_other() -> None:
+    """Of 60 of them half are hit: the deviation is sqrt(0.25 / 60) = 0.0645."""
+    hits, names = [0.0, 1.0] * 30, [str(i) for i in range(60)]
+    low, high = hit_interval(hits, names, names)
+    assert high - low == pytest.approx(2 * 1.96 * 0.0645, abs=0.03)
+    assert (low + high) / 2 == pytest.approx(0.5, abs=0.02)
+    # Clips of one recording are one; beside them each class of many recordings counts once, too.
+    twice = hit_interval([h for h in hits for _ in "12"], [n for n in names for _ in "12"],
+                         [n for n in names for _ in "12"])  # fmt: skip
+    assert twice == pytest.approx((low, high), abs=0.02)
+    more = hit_interval([*hits, *[1.0] * 9], [*names, *["x"] * 9], [*names, *"abcdefghi"])
+    assert more == pytest.approx(((60 * low + 1) / 61, (60 * high + 1) / 61), abs=0.02)
 
 
 class FakeClip(ClipTextImage):
