@@ -194,12 +194,10 @@ def _draw_classes(axes: Axes, entry: Map, colours: _Colours, size: float) -> Non
         members = np.array([own == name for own in entry.names])
         _scatter(axes, entry.image[members], colour, "o", size)
         _scatter(axes, entry.sound[members], colour, "^", size)
-        # The name goes to the picture nearest to their median where it covers no other name, else
-        # to such a sound. Where there is no room it is left out.
-        middle = np.median(entry.image[members], axis=0)
-        places = np.concatenate(
-            [_nearest(kind[members], middle) for kind in (entry.image, entry.sound)]
-        )
+        # The name goes to the picture nearest to their median where it covers no other name; where
+        # there is no room it is left out.
+        places = entry.image[members]
+        places = places[np.linalg.norm(places - np.median(places, axis=0), axis=1).argsort()]
         free = (p for p in places if all(_apart(p, len(name), other, side) for other in taken))
         if (place := next(free, None)) is None:
             continue
@@ -214,15 +212,10 @@ def _draw_classes(axes: Axes, entry: Map, colours: _Colours, size: float) -> Non
         text.set(color=colour, fontsize=8, path_effects=halo, zorder=4)
 
 
-def _nearest(places: np.ndarray, middle: np.ndarray) -> np.ndarray:
-    """The places [N, 2], the nearest to the middle first."""
-    return places[np.linalg.norm(places - middle, axis=1).argsort()]
-
-
 def _apart(place: np.ndarray, letters: int, taken: tuple[np.ndarray, int], side: float) -> bool:
     """Whether a name there leaves another one free, in a map of such a side."""
     across, up = np.abs(place - taken[0])
-    return bool(across > 0.015 * side * (letters + taken[1]) / 2 or up > 0.035 * side)
+    return bool(across > 0.0135 * side * (letters + taken[1]) / 2 or up > 0.035 * side)
 
 
 def _scatter(
