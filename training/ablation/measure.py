@@ -180,6 +180,7 @@ def measure(
     pictures: int,
     taught: Sequence[str] | None = None,
     scored: Sequence[str] | None = None,
+    first: Sequence[str] = (),
 ) -> dict[str, float]:
     """Figures of a run on held-out sounds.
 
@@ -190,10 +191,11 @@ def measure(
         taught: classes that it was trained on; None is all. Ranks among them are told beside
             those among all classes of the judge.
         scored: classes whose sounds are measured; None is all that were taught.
+        first: classes that the runs compared have in common.
 
     Returns:
-        r1, r5, encoder and gap (see `training.ablation.report.MEANINGS`); r5_of_taught and
-        chance_r5 with `taught`; sounds.
+        r1, r5, encoder, gap and r1_of_first, the latter with `first` alone (see
+        `training.ablation.report.MEANINGS`); r5_of_taught and its chance_r5; sounds.
 
     Raises:
         TrainingError: no sound of those classes.
@@ -210,21 +212,31 @@ def measure(
     target = torch.tensor([judge_names.index(name) for name in names])
     rank = rank_of(logits.flatten(0, 1), target.repeat_interleave(pictures)).view(-1, pictures)
     columns = torch.tensor([i for i, name in enumerate(judge_names) if name in taught])
-    inner = torch.searchsorted(columns, target)
-    among = rank_of(logits[..., columns].flatten(0, 1), inner.repeat_interleave(pictures))
+    among = _rank_among(logits, target, columns)
     unit = F.normalize(held_out.means, dim=1)
     guess = (F.normalize(embedding, dim=1) @ unit.T).argmax(dim=1)
     own = torch.tensor([held_out.classes.index(name) for name in names])
     shares = {
         "r1": (rank <= 1).double().mean(dim=1),
         "r5": (rank <= 5).double().mean(dim=1),
-        "r5_of_taught": (among.view(-1, pictures) <= 5).double().mean(dim=1),
+        "r5_of_taught": (among <= 5).double().mean(dim=1),
         "encoder": (guess == own).double(),
     }
     figures = {figure: class_mean(values.tolist(), names) for figure, values in shares.items()}
     figures["chance_r5"] = min(1.0, 5 / len(columns))
     figures["gap"] = modality_gap(embedding, names, held_out)
+    common = [i for i, name in enumerate(names) if name in first]
+    if common:
+        columns = torch.tensor([i for i, name in enumerate(judge_names) if name in first])
+        share = (_rank_among(logits[common], target[common], columns) <= 1).double().mean(dim=1)
+        figures["r1_of_first"] = class_mean(share.tolist(), [names[i] for i in common])
     return {**figures, "sounds": float(len(kept))}
+
+
+def _rank_among(logits: Tensor, target: Tensor, columns: Tensor) -> Tensor:
+    """Rank [N, P] of each target [N] among some columns of logits [N, P, G], from 1."""
+    inner = torch.searchsorted(columns, target).repeat_interleave(logits.shape[1])
+    return rank_of(logits[..., columns].flatten(0, 1), inner).view(len(logits), -1)
 
 
 def modality_gap(embedding: Tensor, names: Sequence[str], held_out: HeldOut) -> float:

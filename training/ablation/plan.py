@@ -99,6 +99,11 @@ class Plan:
                         seen.add(setting)
                         yield setting
 
+    @property
+    def fewest_classes(self) -> int | None:
+        """Of those that a row is trained on; None where all are trained on all."""
+        return min((s.classes for s in self.runs() if s.classes is not None), default=None)
+
     def without(self, study: str) -> Plan:
         """The same without one study."""
         kept = tuple((name, rows) for name, rows in self.studies if name != study)

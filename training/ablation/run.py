@@ -8,7 +8,6 @@ import dataclasses
 import json
 import os
 import shutil
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -198,45 +197,52 @@ def _run(work: _Ablation, setting: Setting) -> dict[str, Any]:
     from s2v_cli.picture import write_file
 
     held_out = work.held_out
-    began = time.monotonic()
+    began = _cpu_seconds()
     taught = scored = None
+    first: list[str] = []
     if setting.select is not None:
         data = _moments(work, setting.select)
         scored = video_classes(work.source / VIDEOS) & set(held_out.names) or None
     elif setting.classes is not None:
-        taught = draw_classes(held_out, setting)
+        taught = draw_classes(held_out, setting.seed, setting.classes)
         data = _subset(work, taught, setting)
     else:
         data = work.data
+    if setting.select is None and work.plan.fewest_classes is not None:
+        first = draw_classes(held_out, setting.seed, work.plan.fewest_classes)
     run = work.folder / "runs" / setting.key
     options = {**dict(setting.options), "seed": setting.seed}
     preset = work.align(data, run, options, work.progress)
     model = preset if isinstance(preset, Sound2Vision) else Sound2Vision.load(preset, device="cpu")
     figures: dict[str, Any] = measure(
-        model, held_out, work.plan.pictures, taught, sorted(scored) if scored else None
+        model, held_out, work.plan.pictures, taught, sorted(scored) if scored else None, first
     )
-    figures["seconds"] = time.monotonic() - began
+    figures["cpu_seconds"] = _cpu_seconds() - began
     content = {"setting": dataclasses.asdict(setting), "classes": taught, "figures": figures}
     text = json.dumps(content, indent=2, sort_keys=True) + "\n"
     write_file(text.encode(), run / RESULT_FILE, overwrite=True)
     return figures
 
 
-def draw_classes(held_out: HeldOut, setting: Setting) -> list[str]:
-    """The classes that a run is trained on: the first of an order drawn by its seed.
+def _cpu_seconds() -> float:
+    """CPU time of this process and of those that it has waited for."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def draw_classes(held_out: HeldOut, seed: int, count: int) -> list[str]:
+    """The first classes of an order that is drawn by a seed, sorted.
 
     Raises:
         TrainingError: there are not so many with held-out sounds.
     """
     names = sorted(set(held_out.names))
-    assert setting.classes is not None
-    if setting.classes > len(names):
+    if count > len(names):
         raise TrainingError(
-            f"classes is {setting.classes}; allowed: up to {len(names)}, those with held-out "
-            "sounds."
+            f"classes is {count}; allowed: up to {len(names)}, those with held-out sounds."
         )
-    order = np.random.default_rng(setting.seed).permutation(len(names))
-    return sorted(names[i] for i in order[: setting.classes])
+    order = np.random.default_rng(seed).permutation(len(names))
+    return sorted(names[i] for i in order[:count])
 
 
 def video_classes(folder: Path) -> set[str]:
@@ -280,13 +286,37 @@ def _moments(work: _Ablation, select: str) -> Path:
     return folder
 
 
+def _told_of(data: Path, split: str) -> str:
+    """What a report says of a dataset: how many sounds and pictures, and how long sounds are."""
+    examples = [e for e in read_manifest(data) if not (e.name or "").startswith("~")]
+    training = [e for e in examples if e.split == "train"]
+    heard = [e for e in training if e.sound is not None]
+    held = [e for e in examples if e.split == split and e.sound is not None]
+    lengths = [e.duration_s for e in heard if e.duration_s is not None]
+    text = (
+        f"{len(heard)} training sounds of {len({e.name for e in heard})} classes, "
+        f"{sum(e.image is not None for e in training)} training pictures; {len(held)} sounds of "
+        f"{len({e.name for e in held})} classes measured"
+    )
+    if lengths:
+        for limit_s in (1, 5):
+            share = float(np.mean([length > limit_s + 0.1 for length in lengths]))
+            text += f"; {share:.0%} of the training sounds are longer than {limit_s} s"
+        text += ", and shorter ones are repeated"
+    return text
+
+
 def _write(work: _Ablation) -> Path:
     from s2v_cli.picture import write_file
 
     content = json.dumps(work.results, indent=2, sort_keys=True) + "\n"
     write_file(content.encode(), work.folder / RESULTS_FILE, overwrite=True)
-    minutes = sum(run.get("seconds", 0) for run in work.results.values()) / 60
-    facts = {**work.facts, "time": f"{minutes:.0f} minutes, training and measuring"}
+    minutes = sum(run.get("cpu_seconds", 0) for run in work.results.values()) / 60
+    facts = {
+        **work.facts,
+        "data": _told_of(work.data, work.plan.split),
+        "time": f"{minutes:.0f} minutes of CPU time, training and measuring",
+    }
     text = report(work.plan, work.results, facts)
     with contextlib.suppress(DependencyError):  # a report without its picture is one, too
         write_file(plot(work.plan, work.results), work.folder / PLOT_FILE, overwrite=True)

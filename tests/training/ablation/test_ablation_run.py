@@ -81,6 +81,7 @@ def test_runs_are_measured_kept_and_not_run_again(
     results = json.loads((tmp_path / "results.json").read_text())
     assert json.loads(done).items() <= results.items() and len(results) == 2
     assert "runs are done; the rest" not in path.read_text() and "`s2v x`" in path.read_text()
+    assert all("r1_of_first" in run and run["cpu_seconds"] > 0 for run in results.values())
 
     ablate(prepared, tmp_path, chosen, judge=judge, align=Trainer(fail_after=0))
     for setting in chosen.runs():
@@ -140,9 +141,9 @@ def test_more_classes_than_there_are(prepared: Path, judge: Path, tmp_path: Path
 
 def test_classes_are_nested_and_drawn_by_the_seed(prepared: Path, judge: Path) -> None:
     held_out = hold_out(prepared, "mini", "test", judge)
-    studies = {"c": {"two": {"classes": 2}, "three": {"classes": 3}}}
-    two, three = (draw_classes(held_out, setting) for setting in plan(**studies).runs())
-    assert set(two) < set(three)
+    two, three = draw_classes(held_out, 3, 2), draw_classes(held_out, 3, 3)
+    assert len(two) == 2 and set(two) < set(three)
+    assert len({tuple(draw_classes(held_out, seed, 1)) for seed in range(20)}) > 1
 
 
 def test_the_gap_is_that_between_class_means(judge: Path) -> None:
@@ -201,6 +202,8 @@ def test_figures_are_closed_form_for_a_judge_of_colours() -> None:
     assert figures["sounds"] == 4
     assert figures["chance_r5"] == 1.0
     assert measure(model, held_out, 1, scored=["c"])["r1"] == 0.5
+    assert measure(model, held_out, 1, first=["a", "c"])["r1_of_first"] == 0.75
+    assert "r1_of_first" not in figures
 
 
 def test_a_preset_is_measured(prepared: Path, judge: Path) -> None:
