@@ -7,9 +7,10 @@ CUDA and refuses tensors of the CPU, so there is one of our own for those.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, distributed, nn
-from torch.nn import functional as F
 
 
 def gather_rows(rows: Tensor) -> Tensor:
@@ -19,10 +20,46 @@ def gather_rows(rows: Tensor) -> Tensor:
     """
     if not _several():
         return rows
-    from torch.distributed.nn.functional import all_gather
+    gathered: Tensor = _GatherRows.apply(rows.contiguous())  # type: ignore[no-untyped-call]
+    return gathered
 
-    parts: tuple[Tensor, ...] = all_gather(rows.contiguous())
-    return torch.cat(parts)
+
+def sum_processes(value: Tensor) -> Tensor:
+    """Sum of a tensor over all processes, with gradients."""
+    if not _several():
+        return value
+    summed: Tensor = _SumProcesses.apply(value)  # type: ignore[no-untyped-call]
+    return summed
+
+
+class _GatherRows(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, rows: Tensor) -> Tensor:
+        parts = [torch.empty_like(rows) for _ in range(distributed.get_world_size())]
+        distributed.all_gather(parts, rows)
+        context.rows = len(rows)
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        summed = gradient.clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(summed)
+        first = distributed.get_rank() * context.rows
+        return summed[first : first + context.rows]
+
+
+class _SumProcesses(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, value: Tensor) -> Tensor:
+        summed = value.clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(summed)
+        return summed
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        summed = gradient.clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(summed)
+        return summed
 
 
 def _several() -> bool:
@@ -44,16 +81,12 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
         """Normalise by the statistics of all processes while training, else by the kept ones."""
         if not self.training or not _several():
             return super().forward(x)
-        from torch.distributed.nn.functional import all_reduce
-
         values = x.float()
         count = torch.tensor(float(x.numel() // x.shape[1]), device=x.device)
         distributed.all_reduce(count)
-        total: Tensor = all_reduce(values.sum(dim=(0, 2, 3)))
-        mean = total / count
+        mean = sum_processes(values.sum(dim=(0, 2, 3))) / count
         centred = values - mean[:, None, None]
-        squares: Tensor = all_reduce(centred.square().sum(dim=(0, 2, 3)))
-        variance = squares / count
+        variance = sum_processes(centred.square().sum(dim=(0, 2, 3))) / count
         assert self.running_mean is not None and self.running_var is not None
         assert self.num_batches_tracked is not None and self.momentum is not None
         with torch.no_grad():
@@ -89,8 +122,3 @@ def mean_of_processes(value: Tensor) -> Tensor:
         distributed.all_reduce(value)
         value /= distributed.get_world_size()
     return value
-
-
-def unit_rows(rows: Tensor) -> Tensor:
-    """Rows [b, D] of length 1."""
-    return F.normalize(rows.float(), dim=1)

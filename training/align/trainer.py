@@ -20,7 +20,6 @@ from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 
 from s2v_cli.errors import OptionError, TrainingError
@@ -139,7 +138,6 @@ class Trainer:
     ) -> None:
         self.accelerator = Accelerator(
             cpu=device == "cpu",
-            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
         )
         self.device = self.accelerator.device
         self.main = self.accelerator.is_main_process
@@ -271,7 +269,7 @@ class Trainer:
 
     def train(self) -> None:
         """Take the steps that are left."""
-        if self.stopped:
+        if self.stopped():
             return
         logs = Logs(self.run, self.step) if self.main else None
         samples = Samples(self.teacher, self.dataset, self.held_out, self.options, self.run)
@@ -291,7 +289,7 @@ class Trainer:
                     self._tell(logs, figures)
                     if interrupted():
                         raise KeyboardInterrupt
-                    if self.stopped:
+                    if self.stopped():
                         break
         finally:
             if logs:
@@ -303,7 +301,6 @@ class Trainer:
         if self.progress:
             self.progress(STAGE, self.step, self.steps, figures)
 
-    @property
     def stopped(self) -> bool:
         """Whether all steps are taken, or validation has not improved for too long."""
         patience = self.options.patience
