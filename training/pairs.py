@@ -61,21 +61,21 @@ class PairDataset:
         keys, key_ends = bytearray(), array("q", [0])
         columns = {name: array("q") for name in ("split", "name", "source", "shard")}
         ranges = {kind: (array("q"), array("q")) for kind in ("image", "sound")}
-        row = 0
         try:
-            for row, example in enumerate(read_manifest(folder), start=1):
+            for example in read_manifest(folder):
                 keys += example.key.encode()
                 key_ends.append(len(keys))
                 columns["split"].append(SPLITS.index(example.split))
                 columns["source"].append(sources.setdefault(example.source, len(sources)))
                 columns["shard"].append(files.setdefault(example.shard, len(files)))
                 number = -1 if example.name is None else names.setdefault(example.name, len(names))
-                columns["name"].append(number)
                 for kind, (offsets, sizes) in ranges.items():
                     part = getattr(example, kind)
                     offsets.append(-1 if part is None else part.offset)
                     sizes.append(0 if part is None else part.size)
+                columns["name"].append(number)
         except (TypeError, AttributeError, OverflowError) as error:
+            row = len(columns["name"]) + 1
             raise TrainingError(
                 f"Line {row} of {folder / MANIFEST_FILE} has a field of "
                 f"another kind: {error}. Run 's2v prepare' again."
