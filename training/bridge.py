@@ -21,11 +21,13 @@ from s2v_cli.training.latents import blended_embedding
 from s2v_cli.training.sound_stage import (
     BLEND,
     LOUDEST_DBFS,
+    MOST,
     QUIETEST_DBFS,
     SoundStage,
     hide_level,
     level_of,
     loudest_window,
+    thinned,
     zoom_of_level,
 )
 from s2v_cli.training.speech_stage import SpeechStage
@@ -33,6 +35,7 @@ from s2v_cli.training.speech_stage import SpeechStage
 PRIOR_SHARE = 0.7  # how far a sound is drawn to its likely photos; what is left tells its own
 PULL = 0.3  # towards the plain shift by the mean gap; chosen on validation sounds
 SPEECH_PRIOR_SHARE = 0.9  # how far a voice is drawn to the likely faces
+MOST_FAMILIES = 512  # beyond, clusters of photos stand for the classes
 CLEAREST = 1 / 12  # share of a group's faces that these are means of
 
 
@@ -50,8 +53,12 @@ def fit_bridge(encoder: MiniSoundEncoder, stage: SoundStage, seed: int = 0) -> N
     """
     generator = torch.Generator().manual_seed(seed)
     sounds, images, weights = [], [], []
-    for name, group in zip(stage.pairs, stage.photo_group, strict=True):
-        members = stage.train[name].tolist()
+    pairs = thinned(list(range(len(stage.pairs))), MOST)
+    total = sum(len(stage.train[stage.pairs[place]]) for place in pairs)
+    most = MOST if total <= MOST else max(1, MOST // len(pairs))
+    for place in pairs:
+        name, group = stage.pairs[place], stage.photo_group[place]
+        members = thinned(stage.train[name].tolist(), most)
         share = torch.rand(len(members), generator=generator)
         level = QUIETEST_DBFS + share * (LOUDEST_DBFS - QUIETEST_DBFS)
         for index, target in zip(members, level, strict=True):
@@ -74,16 +81,40 @@ def fit_prior(encoder: MiniSoundEncoder, stage: SoundStage) -> None:
     """Fill in the encoder's `prototypes` and `prior_share`; to be called last.
 
     Each photo class that sounds are paired with has two prototypes, the mean z^V of its crops of
-    small and of large zoom, so that level still points to zoom.
+    small and of large zoom, so that level still points to zoom. Where photos have no classes, or
+    there are very many, clusters of the photos stand for them.
     """
-    table, rows = stage.table, []
-    for group in stage.photo_group.tolist():
-        own = table.embedding[table.group == group]  # ordered by zoom
-        rows += [half.mean(dim=0) for half in own.tensor_split(2)]
+    table = stage.table
+    if stage.alone or len(stage.pairs) > MOST_FAMILIES:
+        rows = cluster_means(table.embedding, PROTOTYPES)
+    else:
+        rows = torch.stack(
+            [
+                half.mean(dim=0)
+                for group in stage.photo_group.tolist()
+                for half in table.embedding[table.group == group].tensor_split(2)  # by zoom
+            ]
+        )
     prototypes = torch.zeros(max(PROTOTYPES, len(rows)), table.embedding.shape[1])
-    prototypes[: len(rows)] = F.normalize(torch.stack(rows), dim=1)
+    prototypes[: len(rows)] = F.normalize(rows, dim=1)
     encoder.prototypes = prototypes
     encoder.prior_share = torch.tensor(PRIOR_SHARE)
+
+
+def cluster_means(embedding: Tensor, count: int, seed: int = 0, rounds: int = 30) -> Tensor:
+    """Unit means [K, D], K <= count, of clusters of unit embeddings [N, D] (spherical k-means).
+
+    Of many embeddings an even choice is clustered.
+    """
+    rows = embedding[torch.tensor(thinned(list(range(len(embedding))), 4 * MOST))]
+    generator = torch.Generator().manual_seed(seed)
+    means = rows[torch.randperm(len(rows), generator=generator)[:count]]
+    for _ in range(rounds):
+        nearest = (rows @ means.T).argmax(dim=1)
+        sums = torch.zeros_like(means).index_add_(0, nearest, rows)
+        # A cluster that lost all its rows stays where it was.
+        means = torch.where(sums.any(dim=1, keepdim=True), F.normalize(sums, dim=1), means)
+    return means
 
 
 def fit_speech_prior(encoder: MiniSpeechEncoder, stage: SpeechStage) -> None:

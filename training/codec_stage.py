@@ -90,8 +90,9 @@ class CodecStage:
     ) -> None:
         self.name, self.options, self.draw = name, options, draw
         self.pixels = pixels
+        held = [i for i, photo in enumerate(photos) if photo.split == "validation"]
         self.train = torch.tensor([i for i, p in enumerate(photos) if p.split == "train"])
-        self.validation = torch.tensor([i for i, p in enumerate(photos) if p.split == "validation"])
+        self.validation = torch.tensor(held).long()
         self.image_encoder = image_encoder
         if image_encoder is not None:
             channels_last(image_encoder.eval().requires_grad_(False))
@@ -143,7 +144,7 @@ class CodecStage:
             fakes = output
             if adversarial:
                 if self.draw is not None:
-                    drawn = self.draw(options.batch // 2, generator)
+                    drawn = self.draw(max(1, options.batch // 2), generator)
                     fakes = torch.cat([output, self.modules["decoder"](drawn).float()])
                 discriminator.requires_grad_(False)
                 fooled = -discriminator(fakes).float().mean()
@@ -167,7 +168,9 @@ class CodecStage:
         return figures
 
     def validate(self, averages: Mapping[str, nn.Module]) -> dict[str, float]:
-        """PSNR in dB and feature distance of reconstructed validation photos."""
+        """PSNR in dB and feature distance of reconstructed validation photos, if there are any."""
+        if not len(self.validation):
+            return {}
         generator = torch.Generator().manual_seed(0)
         images = self._batch(self.validation[:256], generator)
         with mixed_precision():

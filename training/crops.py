@@ -30,6 +30,20 @@ def crop(
     room = (1 - scale) * wander
     shift = (torch.rand(count, 2, generator=generator) * 2 - 1) * room[:, None]
     flip = torch.where(torch.rand(count, generator=generator) < 0.5, -1.0, 1.0)
+    return cut(photos, zoom, shift, flip, size)
+
+
+def cut(photos: Tensor, zoom: Tensor, shift: Tensor, flip: Tensor, size: int) -> Tensor:
+    """Cut photos uint8 [B, 3, S, S] into float32 [B, 3, size, size] in [-1, 1].
+
+    Args:
+        photos: to cut.
+        zoom: [B], 1 for the whole photo.
+        shift: of the centres in half sides of the photo, x and y, [B, 2].
+        flip: -1 to mirror, else 1, [B].
+        size: side of the result, px.
+    """
+    count, scale = len(photos), 1 / zoom
     theta = torch.zeros(count, 2, 3)
     theta[:, 0, 0] = scale * flip
     theta[:, 1, 1] = scale

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -9,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from s2v_cli.encoders.mini_sound import MiniSoundEncoder
-from s2v_cli.training.dataset import Clip
+from s2v_cli.training.bridge import MOST_FAMILIES, cluster_means
+from s2v_cli.training.dataset import OWN, Clip
 from s2v_cli.training.sound_stage import embed_clips
 
 CALLED_FAMILIAR = 0.8  # share of the validation sounds of taught kinds that get no warning
@@ -28,17 +30,28 @@ def fit_familiarity(
 
     Centres are the mean embeddings of each paired class's training clips. The logistic curve over
     the cosine to the nearest centre and the threshold are fitted on validation sounds, the paired
-    classes against the others, both sides weighing the same.
+    classes against the others, both sides weighing the same. Where one side has no validation
+    sounds, nothing is fitted, and no sound gets a warning; the AUC is then not a number. Where
+    sounds have no classes, or there are very many, clusters of them stand for the classes.
     """
     embedding, kept = embed_clips(encoder, clips, waves, "train")
     names = sorted({clip.sound_class for clip in clips if clip.photo_class})
-    centres = torch.zeros(max(encoder.families, len(names)), embedding.shape[1])
-    for row, index in zip(embedding, kept, strict=True):
-        if clips[index].photo_class:
-            centres[names.index(clips[index].sound_class)] += row
+    if len(names) > MOST_FAMILIES or any(name.startswith(OWN) for name in names):
+        own = torch.tensor([clips[i].photo_class is not None for i in kept])
+        means = cluster_means(embedding[own], encoder.families)
+        centres = torch.zeros(encoder.families, embedding.shape[1])
+        centres[: len(means)] = means
+    else:
+        places = {name: place for place, name in enumerate(names)}
+        centres = torch.zeros(max(encoder.families, len(names)), embedding.shape[1])
+        for row, index in zip(embedding, kept, strict=True):
+            if clips[index].photo_class:
+                centres[places[clips[index].sound_class]] += row
     encoder.centres = F.normalize(centres, dim=1)
     embedding, kept = embed_clips(encoder, clips, waves, "validation")
-    paired = torch.tensor([clips[i].photo_class is not None for i in kept])
+    paired = torch.tensor([clips[i].photo_class is not None for i in kept]).bool()
+    if not paired.any() or paired.all():
+        return math.nan
     nearest = (embedding @ encoder.centres.T).amax(dim=1)
     encoder.calibration = fit_logistic(nearest, paired, called_familiar)
     return rank_auc(nearest[paired], nearest[~paired])

@@ -53,7 +53,9 @@ class FlowStage:
     name = "flow"
     averaged: tuple[str, ...] = ("flow",)
 
-    def __init__(self, train: CropTable, validation: CropTable, options: StageOptions) -> None:
+    def __init__(
+        self, train: CropTable, validation: CropTable | None, options: StageOptions
+    ) -> None:
         self.options, self.train, self.validation = options, train, validation
         flow = LatentFlow(train.embedding.shape[1])
         self.modules: dict[str, nn.Module] = {"flow": flow}
@@ -80,7 +82,9 @@ class FlowStage:
         return {"loss": loss.detach()}
 
     def validate(self, averages: Mapping[str, nn.Module]) -> dict[str, float]:
-        """The loss on crops of validation photos, same noise and times each time."""
+        """The loss on crops of validation photos, if any, same noise and times each time."""
+        if self.validation is None:
+            return {}
         generator = torch.Generator().manual_seed(0)
         index = torch.randperm(len(self.validation.zoom), generator=generator)[:1024]
         condition = draw_conditions(self.validation, index, generator, alone=0.4)

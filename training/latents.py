@@ -6,7 +6,6 @@ their outputs never change.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from s2v_cli.encoders.mini_image import MiniImageEncoder
 from s2v_cli.generators.mini_codec import LatentEncoder
 from s2v_cli.training import crops
 from s2v_cli.training.dataset import Photo
-from s2v_cli.training.loop import channels_last
+from s2v_cli.training.loop import channels_last, load_checkpoint, save_checkpoint
 from s2v_cli.training.precision import mixed_precision
 
 CROPS = 6  # crops of each photo
@@ -67,26 +66,46 @@ class CropTable:
 def encode_crops(
     photos: Sequence[Photo],
     pixels: Tensor,
+    index: Tensor,
     image_encoder: MiniImageEncoder,
-    latent_encoder: LatentEncoder,
+    latent_encoder: LatentEncoder | None,
     seed: int,
     file: Path,
     progress: Callable[[str, int, int, dict[str, float]], None] | None = None,
 ) -> CropTable:
-    """Encode the crops of photos uint8 [N, 3, 160, 160], or read them back from `file`."""
+    """Encode the crops of some photos, or read them back from `file`.
+
+    Args:
+        photos: to encode.
+        pixels: of all photos, uint8 [M, 3, 160, 160].
+        index: where among them the photos are, int64 [N].
+        image_encoder: f_V.
+        latent_encoder: of the codec; without it the latents are empty, [N, 0].
+        seed: of the crops.
+        file: where they are kept.
+        progress: called with stage, step, steps and figures.
+
+    Raises:
+        TrainingError: the file cannot be written or read.
+    """
     names = sorted({photo.group for photo in photos})
+    places = {name: place for place, name in enumerate(names)}
     if not file.is_file():
-        channels_last(image_encoder.eval(), latent_encoder.eval())
+        channels_last(image_encoder.eval(), *([latent_encoder.eval()] if latent_encoder else []))
         generator = torch.Generator().manual_seed(seed)
-        group = torch.tensor([names.index(photo.group) for photo in photos])
+        group = torch.tensor([places[photo.group] for photo in photos])
         latents, embeddings, zooms = [], [], []
         for turn in range(CROPS):
-            zoom = crops.random_zoom(len(pixels), generator)
-            for part, by in zip(pixels.split(128), zoom.split(128), strict=True):
-                images = crops.crop(part, by, 128, generator, wander=0.6)
+            zoom = crops.random_zoom(len(index), generator)
+            for part, by in zip(index.split(128), zoom.split(128), strict=True):
+                images = crops.crop(pixels[part], by, 128, generator, wander=0.6)
                 images = images.contiguous(memory_format=torch.channels_last)
                 with mixed_precision():
-                    latents.append(latent_encoder(images).half())
+                    latents.append(
+                        latent_encoder(images).half()
+                        if latent_encoder
+                        else torch.zeros(len(part), 0, dtype=torch.float16)
+                    )
                     embeddings.append(image_encoder(images).float())
             zooms.append(zoom)
             if progress:
@@ -100,10 +119,8 @@ def encode_crops(
             "zoom": zoom[order],
             "group": group[order],
         }
-        partial = file.with_suffix(".part")
-        torch.save(state, partial)
-        os.replace(partial, file)
-    state = torch.load(file, weights_only=True)
+        save_checkpoint(file, state)
+    state = load_checkpoint(file, mapped=True)
     count = torch.bincount(state["group"], minlength=len(names))
     first = count.cumsum(0) - count
     return CropTable(**state, first=first, count=count, names=names)

@@ -6,9 +6,12 @@ and resumed from its checkpoint takes the same steps as one that was not.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import math
 import os
+import pickle
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from s2v_cli.errors import TrainingError
+from s2v_cli.picture import write_file
 from s2v_cli.training.recipe import StageOptions
 
 CHECKPOINT_EVERY_S = 120.0
@@ -77,14 +81,48 @@ def average_weights(average: nn.Module, module: nn.Module, decay: float) -> None
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint so that a kill at any moment leaves the old or the new one."""
+    """Write a checkpoint so that a kill at any moment leaves the old or the new one.
+
+    Raises:
+        TrainingError: it cannot be written; the one before is kept.
+    """
     partial = path.with_suffix(".part")
     try:
         torch.save(state, partial)
         os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise TrainingError(f"Cannot write the checkpoint {path}: {error.strerror}.") from None
+    except (OSError, RuntimeError) as error:  # torch tells of a full disk by a RuntimeError
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise TrainingError(
+            f"Cannot write the checkpoint {path}: {_reason(error, path)}. The last one is kept; "
+            "run the same command again to go on."
+        ) from None
+
+
+def load_checkpoint(path: Path, *, mapped: bool = False) -> dict[str, Any]:
+    """Read a checkpoint; `mapped` leaves its tensors on the disk until they are used.
+
+    Raises:
+        TrainingError: it cannot be read.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise TrainingError(
+            f"Cannot read the checkpoint {path}: {_reason(error, path)}. Delete it to do its stage "
+            "again."
+        ) from None
+    return state
+
+
+def _reason(error: Exception, path: Path) -> str:
+    """Why a file cannot be written or read, in one line."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    with contextlib.suppress(OSError):
+        if shutil.disk_usage(path.parent).free < 1 << 20:
+            return "No space left on device"
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")[:200]
 
 
 def run_stage(
@@ -109,16 +147,22 @@ def run_stage(
     averages = {name: copy.deepcopy(stage.modules[name]) for name in stage.averaged}
     first = 0
     if checkpoint.is_file():
-        state = torch.load(checkpoint, weights_only=True)
-        for name, module in stage.modules.items():
-            module.load_state_dict(state["modules"][name])
-        for name, average in averages.items():
-            average.load_state_dict(state["averages"][name])
-        for name, optimiser in stage.optimisers.items():
-            optimiser.load_state_dict(state["optimisers"][name])
-        first = state["step"]
+        state = load_checkpoint(checkpoint)
+        try:
+            for name, module in stage.modules.items():
+                module.load_state_dict(state["modules"][name])
+            for name, average in averages.items():
+                average.load_state_dict(state["averages"][name])
+            for name, optimiser in stage.optimisers.items():
+                optimiser.load_state_dict(state["optimisers"][name])
+            first = state["step"]
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise TrainingError(
+                f"{checkpoint} is of another stage or recipe: {_reason(error, checkpoint)}. Give "
+                "another folder, or delete it to start the stage anew."
+            ) from None
     saved = time.monotonic()
-    log = _Log(folder / f"{stage.name}.csv")
+    log = _Log(folder / f"{stage.name}.csv", first)
     for step in range(first, options.steps):
         rate = learning_rate_at(step, options)
         for optimiser in stage.optimisers.values():
@@ -163,13 +207,34 @@ def run_stage(
 
 
 class _Log:
-    """Rows of `step, name, value` in a CSV file."""
+    """Rows of `step, name, value` in a CSV file.
 
-    def __init__(self, path: Path) -> None:
+    What was logged after the step that a run goes on from is dropped: it will be logged again.
+    """
+
+    def __init__(self, path: Path, first: int) -> None:
         self.path = path
-        if not path.exists():
-            path.write_text("step,name,value\n", encoding="utf-8")
+        rows: list[str] = []
+        if path.exists():
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[1:]
+            rows = [line for line in lines if _step_of(line) <= first]
+        text = "\n".join(["step,name,value", *rows, ""])
+        write_file(text.encode(), path, overwrite=True)
 
     def write(self, step: int, figures: Mapping[str, float]) -> None:
-        with self.path.open("a", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([step, k, f"{v:.6g}"] for k, v in figures.items())
+        """Append the figures of a step."""
+        rows = [[step, name, f"{value:.6g}"] for name, value in figures.items()]
+        try:
+            with self.path.open("a", newline="", encoding="utf-8") as file:
+                csv.writer(file).writerows(rows)
+        except OSError as error:
+            raise TrainingError(
+                f"Cannot write the log {self.path}: {error.strerror}. Run the same command again "
+                "to go on."
+            ) from None
+
+
+def _step_of(line: str) -> float:
+    """Step of a row; a torn one has none."""
+    step, *others = line.split(",")
+    return int(step) if len(others) == 2 and step.isdecimal() else math.inf

@@ -1,34 +1,60 @@
-"""A recipe from data to a preset folder: all stages in order, then the export."""
+"""A recipe from data to a preset folder: its stages in order, then the export.
+
+A recipe lists all stages of `mini`, or some. What it does not train comes from its teacher, a
+preset whose image encoder then stays as it is.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from s2v_cli.device import find_device
+from s2v_cli.encoders import ImageEncoder
 from s2v_cli.encoders.mini_image import MiniImageEncoder
 from s2v_cli.encoders.mini_sound import MiniSoundEncoder
 from s2v_cli.encoders.mini_speech import MiniSpeechEncoder
 from s2v_cli.errors import TrainingError
+from s2v_cli.generators.biggan import BigGan
 from s2v_cli.generators.mini import SHIFT, STEPS, MiniGenerator
 from s2v_cli.generators.mini_codec import LatentDecoder, LatentEncoder
 from s2v_cli.generators.mini_flow import LatentFlow
+from s2v_cli.options import DeviceChoice
+from s2v_cli.pipeline import Sound2Vision
 from s2v_cli.training.bridge import fit_bridge, fit_prior, fit_speech_prior
 from s2v_cli.training.codec_stage import CodecStage, DrawLatents
-from s2v_cli.training.dataset import Photo, find_clips, find_photos, load_photos, load_waves
-from s2v_cli.training.export import export_preset
+from s2v_cli.training.dataset import (
+    Clip,
+    digest_of,
+    find_clips,
+    find_photos,
+    is_readable,
+    load_photos,
+    load_waves,
+)
+from s2v_cli.training.export import TRUNCATION, Network, taken, trained, write_preset
 from s2v_cli.training.familiarity import fit_familiarity
 from s2v_cli.training.flow_stage import DistilStage, FlowStage, draw_latents
+from s2v_cli.training.gan_networks import TrainedGenerator
+from s2v_cli.training.gan_stage import (
+    Conditions,
+    GanStage,
+    find_conditions,
+    inference_generator,
+    stored_size,
+)
 from s2v_cli.training.image_stage import ImageStage
 from s2v_cli.training.latents import CropTable, encode_crops
 from s2v_cli.training.loop import run_stage
-from s2v_cli.training.recipe import Recipe
-from s2v_cli.training.sound_stage import SoundStage
+from s2v_cli.training.recipe import GanOptions, Recipe
+from s2v_cli.training.sound_stage import SoundStage, paired_classes
 from s2v_cli.training.speech_stage import CALLED_SPEECH, SpeechStage
 from s2v_cli.training.voices import find_speech
 
@@ -42,52 +68,210 @@ STAGES = (
     "sound_encoder",
     "polish",
     "speech_encoder",
+    "gan",
 )
+ROLES = ("sound_encoder", "image_encoder", "generator", "speech_encoder")
+# What a stage goes on from; without a teacher, an encoder that is needed has to be trained.
+AFTER = {
+    "sharpen": ("codec",),
+    "flow": ("codec", "distil"),
+    "distil": ("flow",),
+    "polish": ("codec", "flow"),
+    "codec": ("flow",),
+}
+OF_MINI = frozenset(STAGES) - {"image_encoder", "gan"}  # that need an image encoder as mini's
 
 
 class Run:
     """One training run in a folder; every stage goes on from its checkpoint.
 
     Args:
-        data: folder with `images/`, `faces/` and `sounds/` as in `training.dataset`; where it has
-            no `speech/`, the preset gets no speech encoder.
+        data: a prepared dataset, or a folder with `images/`, `faces/` and `sounds/` as in
+            `training.tables`; where it has no voices, no speech encoder is trained.
         folder: where checkpoints, logs and the finished preset go.
         recipe: of the stages.
         progress: called with stage, step, steps and figures.
+        device: where the stage `gan` and the teacher compute; all else is on the CPU.
+
+    Raises:
+        TrainingError: data of another kind, or without training photos.
     """
 
     def __init__(
-        self, data: Path, folder: Path, recipe: Recipe, progress: Progress | None = None
+        self,
+        data: Path,
+        folder: Path,
+        recipe: Recipe,
+        progress: Progress | None = None,
+        device: DeviceChoice = "cpu",
     ) -> None:
         if not data.is_dir():
             raise TrainingError(f"No folder at {str(data)!r}; give the folder of the data set.")
+        if not is_readable(data):
+            raise TrainingError(
+                f"{data} is no prepared dataset. Run: s2v prepare {data} FOLDER, then train on "
+                "FOLDER."
+            )
         self.data, self.folder, self.recipe, self.progress = data, folder, recipe, progress
+        self.device = find_device(device)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise TrainingError(f"Cannot make the folder {folder}: {error.strerror}.") from None
         self.photos = find_photos(data)
-        self.pixels = load_photos(self.photos, folder / "cache")
+        count = len(self._photos_of("train"))
+        if count < 2:
+            raise TrainingError(
+                f"{data} has {count} training photos; needed: 2 or more, and far more to learn "
+                "what is in them."
+            )
         self.speech = find_speech(data)
 
+    def _check_recipe(self) -> None:
+        """Whether the stages lead to a preset; found before hours of work."""
+        names, teacher = self.recipe.names, self.recipe.teacher
+
+        def refuse(reason: str) -> None:
+            raise TrainingError(f"Recipe {self.recipe.name!r} {reason}")
+
+        for name in STAGES:
+            for other in AFTER.get(name, ()):
+                if name in names and other not in names:
+                    refuse(f"has the stage {name!r}, which needs {other!r}. Add [stages.{other}].")
+        if "gan" in names and "flow" in names:
+            refuse("has two generators, 'flow' and 'gan'; allowed: one.")
+        if teacher is None:
+            for name in ("image_encoder", "sound_encoder"):
+                if name not in names:
+                    refuse(f"trains no {name}. Add [stages.{name}], or a teacher that has one.")
+            if not names & {"gan", "flow"}:
+                refuse("trains no generator. Add 'codec', 'flow' and 'distil', or 'gan'.")
+        elif "image_encoder" in names:
+            refuse(
+                f"has the stage 'image_encoder' and the teacher {teacher!r}, whose image encoder "
+                "would be another space; allowed: one of them."
+            )
+        elif names & OF_MINI:
+            from s2v_cli.presets import load_preset
+
+            stage = next(name for name in STAGES if name in names & OF_MINI)
+            kind = load_preset(teacher).weight("image_encoder").network
+            if kind != "mini-image-encoder":
+                refuse(
+                    f"has the stage {stage!r}, which needs an image encoder as mini's; that of "
+                    f"{teacher!r} is {kind!r}. Allowed with it: 'gan'."
+                )
+
+    def _photos_of(self, split: str) -> list[int]:
+        return [i for i, photo in enumerate(self.photos) if photo.split == split]
+
+    @cached_property
+    def pixels(self) -> Tensor:
+        """All photos, uint8 [N, 3, 160, 160]."""
+        return load_photos(self.photos, self.folder / "cache")
+
+    @cached_property
+    def clips(self) -> list[Clip]:
+        """All sounds but the voices."""
+        return find_clips(self.data)
+
+    @cached_property
+    def teacher(self) -> Sound2Vision | None:
+        """The preset that the recipe builds on, if it names one."""
+        if self.recipe.teacher is None:
+            return None
+        device: DeviceChoice = "cuda" if self.device.type == "cuda" else "cpu"
+        return Sound2Vision.load(self.recipe.teacher, device=device, dtype="float32")
+
     def train(self) -> Path:
-        """Run all stages and export; returns the preset's folder."""
-        for name in STAGES:  # a missing table is found before hours of work
-            if self.speech or name != "speech_encoder":
-                self.recipe.stage(name)
-        image_encoder = self.image_encoder()
-        codec = self.codec(image_encoder)
-        train, validation = self.tables(image_encoder, cast(LatentEncoder, codec["encoder"]))
-        flow = self.flow(train, validation)
-        sound_encoder = self.sound_encoder(train)
-        speech_encoder = self.speech_encoder(train, sound_encoder) if self.speech else None
-        decoder = self.polish(image_encoder, codec, flow, train)
-        generator = MiniGenerator()
-        generator.flow.load_state_dict(flow.state_dict())
-        generator.decoder.load_state_dict(decoder.state_dict())
-        generator.encoder.load_state_dict(codec["encoder"].state_dict())
-        return export_preset(
-            self.folder / "preset", sound_encoder, image_encoder, generator, speech_encoder
+        """Run the recipe's stages and export; returns the preset's folder.
+
+        Raises:
+            TrainingError: a recipe that leads to no preset, or data with fewer than two classes.
+            PresetError, WeightsError: a teacher that is not there.
+        """
+        names = self.recipe.names
+        self._check_recipe()
+        if "sound_encoder" in names:
+            paired_classes(self.clips, {self.photos[i].group for i in self._photos_of("train")})
+        new: dict[str, Network] = {}
+        image_encoder: ImageEncoder
+        if self.teacher is None:
+            own = image_encoder = self.image_encoder()
+            new["image_encoder"] = trained("mini-image-encoder", own)
+        else:
+            image_encoder = self.teacher.image_encoder
+        if names & OF_MINI or self.teacher is None:
+            new |= self._train_mini(cast(MiniImageEncoder, image_encoder))
+        generator: MiniGenerator | BigGan | None = None
+        if "gan" in names:
+            generator = self.gan(image_encoder)
+            new["generator"] = trained("icgan-generator", generator, half=False)
+        return self._export(new, generator)
+
+    def _train_mini(self, image_encoder: MiniImageEncoder) -> dict[str, Network]:
+        """The stages that read the table of encoded crops."""
+        names = self.recipe.names
+        image_encoder.cpu()
+        new: dict[str, Network] = {}
+        codec = self.codec(image_encoder) if "codec" in names else None
+        latent_encoder = cast(LatentEncoder, codec["encoder"]) if codec else None
+        train, validation = self.tables(image_encoder, latent_encoder)
+        flow = self.flow(train, validation) if codec else None
+        sound_encoder = None
+        if "sound_encoder" in names:
+            sound_encoder = self.sound_encoder(train, held=validation)
+            new["sound_encoder"] = trained("mini-sound-encoder", sound_encoder)
+        if "speech_encoder" in names and self.speech:
+            start = sound_encoder or self._taught_start()
+            speech_encoder = self.speech_encoder(train, start)
+            new["speech_encoder"] = trained("mini-speech-encoder", speech_encoder)
+        if codec and flow:
+            decoder = codec["decoder"]
+            if "polish" in names:
+                decoder = self.polish(image_encoder, codec, flow, train)
+            generator = MiniGenerator()
+            generator.flow.load_state_dict(flow.state_dict())
+            generator.decoder.load_state_dict(decoder.state_dict())
+            generator.encoder.load_state_dict(codec["encoder"].state_dict())
+            new["generator"] = trained("mini-generator", generator)
+        return new
+
+    def _taught_start(self) -> MiniSoundEncoder | None:
+        """The teacher's sound encoder, if a speech encoder can begin as its copy."""
+        encoder = self.teacher.sound_encoder if self.teacher else None
+        return encoder.cpu() if isinstance(encoder, MiniSoundEncoder) else None
+
+    def _export(self, new: Mapping[str, Network], gan: BigGan | None) -> Path:
+        """The preset of what was trained and what the teacher has besides."""
+        networks = dict(new)
+        resolution = MiniGenerator.resolution
+        sample_rate, window_s = MiniSoundEncoder.sample_rate, MiniSoundEncoder.window_s
+        space, model, options = MiniImageEncoder.space, "mini", ()
+        generate: dict[str, object] = {"truncation": TRUNCATION}
+        if self.teacher is not None:
+            preset = self.teacher.preset
+            space, model = preset.space, preset.model
+            for weight in preset.weights:
+                if weight.role not in networks:
+                    networks[weight.role] = taken(preset, weight.role)
+            if "sound_encoder" not in new:
+                sample_rate, window_s = preset.sample_rate, preset.window_s
+            if "generator" not in new:
+                resolution, options = preset.resolution, preset.options
+                generate = dict(preset.generate)
+        if gan is not None:
+            resolution = gan.resolution
+        return write_preset(
+            self.folder / "preset",
+            {role: networks[role] for role in ROLES if role in networks},
+            model=model,
+            space=space,
+            resolution=resolution,
+            sample_rate=sample_rate,
+            window_s=window_s,
+            generate=generate,
+            options=options,
         )
 
     def _stage_seed(self, name: str) -> int:
@@ -103,8 +287,10 @@ class Run:
         return cast(MiniImageEncoder, averages["encoder"])
 
     def codec(self, image_encoder: MiniImageEncoder) -> Mapping[str, nn.Module]:
-        """Stages `codec` and `sharpen`; returns encoder and decoder."""
+        """Stages `codec` and, if listed, `sharpen`; returns encoder and decoder."""
         parts = self._codec_stage("codec", None, None)
+        if "sharpen" not in self.recipe.names:
+            return parts
         return self._codec_stage("sharpen", image_encoder, parts)
 
     def polish(
@@ -133,27 +319,30 @@ class Run:
         return run_stage(stage, options, self.folder, seed, self.progress)
 
     def tables(
-        self, image_encoder: MiniImageEncoder, latent_encoder: LatentEncoder
-    ) -> tuple[CropTable, CropTable]:
-        """Encoded crops of the training and of the validation photos."""
+        self, image_encoder: MiniImageEncoder, latent_encoder: LatentEncoder | None
+    ) -> tuple[CropTable, CropTable | None]:
+        """Encoded crops of the training and, where there are any, of the validation photos."""
         tables = []
+        what = "crops" if latent_encoder else "embeddings"
         for split in ("train", "validation"):
-            index = [i for i, photo in enumerate(self.photos) if photo.split == split]
-            chosen: list[Photo] = [self.photos[i] for i in index]
+            index = self._photos_of(split)
+            if not index:
+                continue
             tables.append(
                 encode_crops(
-                    chosen,
-                    self.pixels[torch.tensor(index)],
+                    [self.photos[i] for i in index],
+                    self.pixels,
+                    torch.tensor(index),
                     image_encoder,
                     latent_encoder,
                     self.recipe.seed,
-                    self.folder / f"crops-{split}.pt",
+                    self.folder / f"{what}-{split}.pt",
                     self.progress,
                 )
             )
-        return tables[0], tables[1]
+        return tables[0], tables[1] if len(tables) > 1 else None
 
-    def flow(self, train: CropTable, validation: CropTable) -> LatentFlow:
+    def flow(self, train: CropTable, validation: CropTable | None) -> LatentFlow:
         """Stages `flow` and `distil`; returns the few-step student."""
         options = self.recipe.stage("flow")
         with _seeded(self._stage_seed("flow")):
@@ -166,13 +355,18 @@ class Run:
         averages = run_stage(distil, options, self.folder, seed, self.progress)
         return cast(LatentFlow, averages["flow"])
 
-    def sound_encoder(self, table: CropTable, hear_level: bool = True) -> MiniSoundEncoder:
-        """Stage `sound_encoder`, with its bridge, prior and familiarity fitted."""
-        clips = find_clips(self.data)
+    def sound_encoder(
+        self, table: CropTable, hear_level: bool = True, held: CropTable | None = None
+    ) -> MiniSoundEncoder:
+        """Stage `sound_encoder`, with its bridge, prior and familiarity fitted.
+
+        `held` are the validation photos.
+        """
+        clips = self.clips
         waves = load_waves(clips, self.folder / "cache")
         options = self.recipe.stage("sound_encoder")
         with _seeded(self._stage_seed("sound_encoder")):
-            stage = SoundStage(clips, waves, table, options, hear_level)
+            stage = SoundStage(clips, waves, table, options, hear_level, held)
         if not hear_level:
             stage.name = "sound_encoder_without_level"
         seed = self._stage_seed("sound_encoder")
@@ -183,7 +377,7 @@ class Run:
         fit_prior(encoder, stage)
         return encoder
 
-    def speech_encoder(self, table: CropTable, start: MiniSoundEncoder) -> MiniSpeechEncoder:
+    def speech_encoder(self, table: CropTable, start: MiniSoundEncoder | None) -> MiniSpeechEncoder:
         """Stage `speech_encoder`, with its prior and familiarity fitted."""
         waves = load_waves(self.speech, self.folder / "cache")
         options = self.recipe.stage("speech_encoder")
@@ -195,6 +389,45 @@ class Run:
         fit_familiarity(encoder, self.speech, waves, CALLED_SPEECH)
         fit_speech_prior(encoder, stage)
         return encoder
+
+    def gan(self, encoder: ImageEncoder) -> BigGan:
+        """Stage `gan`; returns the averaged generator, folded for inference."""
+        options, seed = cast(GanOptions, self.recipe.stage("gan")), self._stage_seed("gan")
+        pixels = load_photos(self.photos, self.folder / "cache", stored_size(options.resolution))
+        cast(nn.Module, encoder).to(self.device)
+        train, validation = (
+            self._conditions(split, pixels, encoder, options, seed)
+            for split in ("train", "validation")
+        )
+        if train is None:
+            raise TrainingError(f"{self.data} has no training photos.")
+        with _seeded(seed):
+            stage = GanStage(pixels, train, validation, encoder, options, self.device)
+        averages = run_stage(stage, options, self.folder, seed, self.progress)
+        stage.settle(averages["generator"])
+        space = self.teacher.space if self.teacher else MiniImageEncoder.space
+        return inference_generator(cast(TrainedGenerator, averages["generator"]), space)
+
+    def _conditions(
+        self, split: str, pixels: Tensor, encoder: ImageEncoder, options: GanOptions, seed: int
+    ) -> Conditions | None:
+        """Conditions from the photos of a split; kept in a file that is named after all inputs."""
+        index = self._photos_of(split)
+        if not index:
+            return None
+        encoded_by = self.teacher.weights_sha256 if self.teacher else "image_encoder"
+        inputs = (digest_of(self.photos), pixels.shape[-1], encoded_by, options.views)
+        key = repr((*inputs, options.neighbours, seed))
+        name = f"conditions-{split}-{hashlib.sha256(key.encode()).hexdigest()[:8]}.pt"
+        return find_conditions(
+            pixels,
+            torch.tensor(index),
+            encoder,
+            options,
+            seed,
+            self.folder / name,
+            self.progress,
+        )
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ filters, with other sounds behind them, and mixed, a mixture belonging to the ph
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -20,7 +20,8 @@ from torch.nn import functional as F
 
 from s2v_cli.audio.filterbank import SAMPLE_RATE, SPREAD_DB, log_mel
 from s2v_cli.encoders.mini_sound import MiniSoundEncoder
-from s2v_cli.training.dataset import Clip, members_of
+from s2v_cli.errors import TrainingError
+from s2v_cli.training.dataset import OWN, Clip, members_of
 from s2v_cli.training.latents import CropTable, blended_embedding
 from s2v_cli.training.loop import channels_last
 from s2v_cli.training.losses import audio_visual_loss
@@ -39,6 +40,7 @@ BACKED = 0.5  # share of all sounds that get another one behind them
 BACK_DB = (-26.0, -8.0)  # level of that one, relative
 DROPPED = 0.1  # share of the last map's channels that a training step does without
 FILTER_DB = 5.0  # standard deviation of the random filters at each of their control points
+MOST = 6000  # clips that are encoded to fit or measure something
 FILTER_POINTS = 6  # of them, evenly spaced over the mel bands
 
 
@@ -68,7 +70,19 @@ class SoundBatch(NamedTuple):
 
 
 class SoundStage:
-    """Trains a `MiniSoundEncoder` on clips and the encoded crops of the photos."""
+    """Trains a `MiniSoundEncoder` on clips and the encoded crops of the photos.
+
+    Args:
+        clips: to train on; those whose photo class is not in the table are left out.
+        waves: of the clips, float32 [T] at 16 kHz.
+        table: encoded crops of the training photos.
+        options: of the training.
+        hear_level: whether the level stays in the spectrogram.
+        held: encoded crops of the validation photos; only needed where photos have no classes.
+
+    Raises:
+        TrainingError: fewer than two classes of sounds have photos.
+    """
 
     name = "sound_encoder"
     averaged: tuple[str, ...] = ("encoder",)
@@ -80,20 +94,21 @@ class SoundStage:
         table: CropTable,
         options: StageOptions,
         hear_level: bool = True,
+        held: CropTable | None = None,
     ) -> None:
-        self.options, self.table, self.waves = options, table, waves
+        self.options, self.table, self.waves, self.held = options, table, waves, held
         self.hear_level = hear_level
         self.clips = clips
         classes = [clip.sound_class for clip in clips]
-        self.train = members_of(
-            classes, lambda i: clips[i].split == "train" and clips[i].photo_class is not None
-        )
+        groups = {name: place for place, name in enumerate(table.names)}
+        self.train = paired_classes(clips, groups)
         self.unpaired = members_of(
             classes, lambda i: clips[i].split == "train" and clips[i].photo_class is None
         )
-        photo_of = {c.sound_class: c.photo_class for c in clips if c.photo_class}
+        photo_of = {c.sound_class: c.photo_class for c in clips if c.photo_class in groups}
         self.pairs = list(self.train)
-        self.photo_group = torch.tensor([table.names.index(photo_of[c] or "") for c in self.pairs])
+        self.alone = any(name.startswith(OWN) for name in self.pairs)
+        self.photo_group = torch.tensor([groups[photo_of[name] or ""] for name in self.pairs])
         # Each recording of a class counts the same, however many clips were cut from it.
         self.recordings = {
             name: by_recording(clips, members)
@@ -152,11 +167,19 @@ class SoundStage:
         return sounds + gain[:, None] * behind, shares
 
     def batch(self, generator: torch.Generator) -> SoundBatch:
-        """Every paired class at each of the levels, and some unpaired sounds."""
-        count = len(self.pairs)
+        """Every paired class at each of the levels, and some unpaired sounds.
+
+        Of more classes than the batch holds, some are drawn.
+        """
         others = list(self.unpaired)
         picks = torch.randperm(len(others), generator=generator)[:UNPAIRED].tolist()
-        sounds, shares = self._sounds(self.pairs * LEVELS, [others[i] for i in picks], generator)
+        pairs, photo_group = self.pairs, self.photo_group
+        count = max(2, (self.options.batch - len(picks)) // LEVELS)
+        if count < len(pairs):
+            drawn = torch.randperm(len(pairs), generator=generator)[:count]
+            pairs, photo_group = [pairs[i] for i in drawn.tolist()], photo_group[drawn]
+        count = len(pairs)
+        sounds, shares = self._sounds(pairs * LEVELS, [others[i] for i in picks], generator)
         part = torch.arange(LEVELS).repeat_interleave(count)
         share = (part + torch.rand(len(part), generator=generator)) / LEVELS
         share = torch.cat([share, torch.rand(len(picks), generator=generator)])
@@ -167,7 +190,7 @@ class SoundStage:
         if not self.hear_level:
             spectrogram = hide_level(spectrogram)
         crop = self.table.at_zoom(
-            self.photo_group.repeat(LEVELS), zoom_of_level(level[: len(part)]), generator
+            photo_group.repeat(LEVELS), zoom_of_level(level[: len(part)]), generator
         )
         image = blended_embedding(self.table, crop, BLEND, generator)
         return SoundBatch(spectrogram, image, shares)
@@ -196,18 +219,45 @@ class SoundStage:
         return {"loss": loss.detach()}
 
     def validate(self, averages: Mapping[str, nn.Module]) -> dict[str, float]:
-        """Class mean of the share of validation clips nearest to their photo class's mean."""
+        """Class mean of the share of validation clips nearest to their photo class's mean.
+
+        Without classes: nearest to the mean of their own validation photos. Nothing where there
+        are no such clips.
+        """
         encoder = cast(MiniSoundEncoder, averages["encoder"])
-        means = photo_means(self.table)[self.photo_group]
+        if self.alone:
+            names = self.held.names if self.held else []
+            means = photo_means(self.held) if self.held else torch.zeros(0)
+        else:
+            names, means = self.pairs, photo_means(self.table)[self.photo_group]
+        scored = set(names)
         right: dict[str, list[float]] = {}
         embedding, kept = embed_clips(encoder, self.clips, self.waves, "validation", self)
         for row, index in zip(embedding, kept, strict=True):
             clip = self.clips[index]
-            if clip.photo_class:
-                guess = self.pairs[int((means @ row).argmax())]
+            if clip.photo_class and clip.sound_class in scored:
+                guess = names[int((means @ row).argmax())]
                 right.setdefault(clip.sound_class, []).append(float(guess == clip.sound_class))
         scores = [sum(values) / len(values) for values in right.values()]
-        return {"validation_accuracy": sum(scores) / max(1, len(scores))}
+        return {"validation_accuracy": sum(scores) / len(scores)} if scores else {}
+
+
+def paired_classes(clips: Sequence[Clip], groups: Container[str]) -> dict[str, Tensor]:
+    """Indices of the training clips of each sound class whose photo class is among the groups.
+
+    Raises:
+        TrainingError: of fewer than two classes.
+    """
+    found = members_of(
+        [clip.sound_class for clip in clips],
+        lambda i: clips[i].split == "train" and (clips[i].photo_class or "") in groups,
+    )
+    if len(found) < 2:
+        raise TrainingError(
+            f"Of the classes of training sounds {len(found)} have training photos; the sound "
+            "encoder needs 2 or more, to tell them apart. Add classes."
+        )
+    return found
 
 
 def hide_level(spectrogram: Tensor) -> Tensor:
@@ -229,14 +279,24 @@ def embed_clips(
     split: str,
     stage: SoundStage | None = None,
 ) -> tuple[Tensor, list[int]]:
-    """z^A [N, 256] of the loudest window of each clip of a split, and the clips' indices."""
-    rows, kept = [], [i for i, clip in enumerate(clips) if clip.split == split]
+    """z^A [N, 256] of the loudest window of each clip of a split, and the clips' indices.
+
+    Of many clips an even choice of `MOST` is taken.
+    """
+    rows, kept = [], thinned([i for i, clip in enumerate(clips) if clip.split == split], MOST)
     for index in kept:
         spectrogram = log_mel(loudest_window(waves[index], encoder.samples)[None], encoder.samples)
         if stage is not None and not stage.hear_level:
             spectrogram = hide_level(spectrogram)
         rows.append(encoder.embed(encoder.feature_map(spectrogram))[0])
-    return torch.stack(rows), kept
+    return torch.stack(rows) if rows else torch.zeros(0, encoder.space.dimension), kept
+
+
+def thinned(indices: list[int], most: int) -> list[int]:
+    """At most so many of the indices, evenly chosen."""
+    if len(indices) <= most:
+        return indices
+    return [indices[i * len(indices) // most] for i in range(most)]
 
 
 def loudest_window(wave: Tensor, samples: int) -> Tensor:

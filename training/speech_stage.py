@@ -72,7 +72,9 @@ class SpeechStage:
         self.voices = Voices(clips, waves, options.batch)
         for name in self.voices.groups:
             if f"face_{name}" not in table.names:
-                raise TrainingError(f"speech/ has the class {name!r}, but faces/ has none of it.")
+                raise TrainingError(
+                    f"speech/ has the class {name!r}, but faces/ has none of it to train on."
+                )
         if len(self.voices.groups) > GROUPS:
             raise TrainingError(
                 f"speech/ has {len(self.voices.groups)} classes; allowed: at most {GROUPS}."
@@ -133,7 +135,8 @@ class SpeechStage:
     def validate(self, averages: Mapping[str, nn.Module]) -> dict[str, float]:
         """Group means of the shares of validation voices of which gender and age are heard right.
 
-        What is heard is the group with the nearest mean face.
+        What is heard is the group with the nearest mean face. Of groups that are no gender and
+        age, only whether the group is. Nothing where there are no validation voices.
         """
         encoder = cast(MiniSpeechEncoder, averages["encoder"])
         clips, groups = self.voices.clips, self.voices.groups
@@ -145,6 +148,10 @@ class SpeechStage:
                 gender.append(float(gender_of(groups[guess]) == gender_of(clip.sound_class)))
                 age.append(float(age_of(groups[guess]) == age_of(clip.sound_class)))
                 own.append(clip.sound_class)
+        if not own:
+            return {}
+        if not all(age_of(name) for name in groups):
+            return {"validation_group": class_mean(gender, own)}
         return {
             "validation_gender": class_mean(gender, own),
             "validation_age": class_mean(age, own),

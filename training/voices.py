@@ -51,12 +51,12 @@ def find_speech(root: Path, fold: int = 0) -> list[Clip]:
 
 def gender_of(group: str) -> str:
     """`male` of `male_adult`."""
-    return group.split("_")[0]
+    return group.partition("_")[0]
 
 
 def age_of(group: str) -> str:
-    """`adult` of `male_adult`."""
-    return group.split("_")[1]
+    """`adult` of `male_adult`; empty where a group has no second part."""
+    return group.partition("_")[2]
 
 
 class Voices:

@@ -76,7 +76,7 @@ def one_thread() -> Iterator[None]:
 
 def test_the_mini_recipe_is_complete() -> None:
     recipe = load_recipe("mini")
-    assert [name for name, _ in recipe.stages] == list(STAGES)
+    assert {name for name, _ in recipe.stages} == set(STAGES) - {"gan"}
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_a_malformed_recipe_is_refused(tmp_path: Path, text: str, says: str) -> 
 
 
 def test_an_unknown_recipe_lists_the_known(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="known: mini"):
+    with pytest.raises(TrainingError, match=r"Known: .*mini"):
         load_recipe(str(tmp_path / "nothing.toml"))
 
 
@@ -114,7 +114,7 @@ def test_a_run_ends_in_a_preset_that_draws(
         lambda stage, step, steps, figures: seen.__setitem__(stage, step),
     )
     folder = run.train()
-    assert set(STAGES) - {"speech_encoder"} <= set(seen)  # there is no speech among the data
+    assert set(STAGES) - {"speech_encoder", "gan"} <= set(seen)  # there is no speech among the data
     model = Sound2Vision.load(folder)
     (picture,) = model.generate(miniature / "sounds/rain/0.wav", seed=1)
     assert isinstance(picture, Image.Image) and picture.size == (128, 128)
