@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from s2v_cli.abilities import ABILITIES, why_not
-from s2v_cli.presets import Preset, list_presets
+from s2v_cli.presets import Preset, bundled_names, load_preset
 from s2v_cli.weights.catalogue import find_asset, human_bytes
 
 TARGET = Path(__file__).parent / "presets.md"
@@ -20,7 +20,8 @@ and the default options. `s2v presets` lists them, `s2v weights pull NAME` fetch
 
 def reference() -> str:
     """The text of docs/presets.md."""
-    presets = sorted(list_presets(), key=lambda preset: (not preset.bundled, preset.name))
+    shipped = map(load_preset, bundled_names())
+    presets = sorted(shipped, key=lambda preset: (not preset.bundled, preset.name))
     return "\n".join([HEAD, *_commands(presets), *_parts(presets)])
 
 

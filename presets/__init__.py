@@ -22,6 +22,9 @@ __all__ = [
     "Preset",
     "WeightFile",
     "WeightRole",
+    "bundled_names",
+    "installed_folder",
+    "installed_names",
     "list_presets",
     "load_preset",
     "preset_names",
@@ -167,13 +170,47 @@ class Preset:
 
 
 def preset_names() -> list[str]:
+    """Names of the presets that come with the package or were installed, sorted."""
+    return sorted(set(bundled_names()) | set(installed_names()))
+
+
+def bundled_names() -> list[str]:
     """Names of the presets that come with the package, sorted."""
     return sorted(path.stem for path in _package_folder().glob("*.toml"))
 
 
+def installed_names() -> list[str]:
+    """Names of the presets that 's2v presets add' installed, sorted."""
+    try:
+        return sorted(path.parent.name for path in installed_folder().glob(f"*/{PRESET_FILE}"))
+    except OSError:
+        return []
+
+
+def installed_folder() -> Path:
+    """Where installed presets lie: S2V_HOME, else the user's data folder."""
+    home = os.environ.get("S2V_HOME")
+    if home:
+        return Path(home).expanduser() / "presets"
+    import platformdirs
+
+    return platformdirs.user_data_path("s2v", appauthor=False) / "presets"
+
+
 def list_presets() -> list[Preset]:
-    """The presets that come with the package, sorted by name."""
-    return [load_preset(name) for name in preset_names()]
+    """The presets that come with the package or were installed, sorted by name.
+
+    Installed ones that cannot be read are left out.
+    """
+    bundled = bundled_names()
+    found = []
+    for name in preset_names():
+        try:
+            found.append(load_preset(name))
+        except PresetError:
+            if name in bundled:
+                raise
+    return found
 
 
 def load_preset(name: str | os.PathLike[str]) -> Preset:
@@ -183,9 +220,11 @@ def load_preset(name: str | os.PathLike[str]) -> Preset:
         PresetError: there is none (with the nearest name), or its TOML is malformed.
     """
     text = os.fspath(name)
+    if text in bundled_names():
+        return read_preset(_package_folder() / f"{text}.toml")
     names = preset_names()
     if text in names:
-        return read_preset(_package_folder() / f"{text}.toml")
+        return read_preset(installed_folder() / text / PRESET_FILE)
     path = Path(text).expanduser()
     if text and path.is_dir():
         path /= PRESET_FILE

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from s2v_cli import __version__
+from s2v_cli.commands.groups import LightGroup
 
 # Commands in the order of --help: name -> home below s2v_cli.commands.
 COMMANDS = {
@@ -35,21 +35,6 @@ COMMANDS = {
 _PASSES_FLAGS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
-class _LightGroup(TyperGroup):
-    """A group whose own flags are False where typer leaves None.
-
-    Typer passes None, but not False, through pydantic, and its import would take half of the time
-    of `s2v COMMAND --help`.
-    """
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        parameters: list[Any] = super().get_params(ctx)
-        for parameter in parameters:
-            if getattr(parameter, "is_bool_flag", False) and parameter.default is None:
-                parameter.default = False
-        return parameters
-
-
 def build_app(only: str | None = None) -> typer.Typer:
     """The command line.
 
@@ -59,7 +44,7 @@ def build_app(only: str | None = None) -> typer.Typer:
     """
     app = typer.Typer(
         name="s2v",
-        cls=_LightGroup,
+        cls=LightGroup,
         rich_markup_mode=None,  # rich would cost half of the start
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
@@ -69,7 +54,8 @@ def build_app(only: str | None = None) -> typer.Typer:
         file, function = COMMANDS[name].split(":")
         command = getattr(import_module(f"s2v_cli.commands.{file}"), function)
         if isinstance(command, typer.Typer):
-            app.add_typer(command, name=name, cls=_LightGroup)
+            own = command.info.cls
+            app.add_typer(command, name=name, cls=own if isinstance(own, type) else LightGroup)
         else:
             settings = _PASSES_FLAGS if name == "replay" else None
             app.command(name, context_settings=settings)(command)

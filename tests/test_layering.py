@@ -21,7 +21,7 @@ LAYERS = [
     {"presets", "results"},
     {"abilities", "video"},
     {"audio", "device", "latent", "picture", "strip", "weights"},
-    {"candidates", "encoders"},
+    {"candidates", "encoders", "installation"},
     {"generators"},
     {"networks"},
     {"inversion", "photo"},

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from s2v_cli.commands.groups import ShowingGroup
 from s2v_cli.console import Console
 from s2v_cli.presets import Preset, list_presets, load_preset
 
+presets = typer.Typer(
+    cls=ShowingGroup,
+    rich_markup_mode=None,
+    help="List models, their licences and weights; install your own under a name.",
+)
 
-def presets(
+
+@presets.command()
+def show(
     name: Annotated[
         str | None,
         typer.Argument(metavar="NAME", help="Show one preset in full; a name or a folder."),
@@ -38,6 +47,45 @@ def presets(
                 f"{row['name']}: {row['title']}, {row['resolution']} px, {row['space']}, "
                 f"{row['megabytes']:g} MB, {row['licence']}, weights {row['weights']}"
             )
+
+
+@presets.command()
+def add(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FOLDER", show_default=False, help="A run of 's2v train', or another preset."
+        ),
+    ],
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="That it gets. Default: its own.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", "-f", help="Replace an installed preset of that name.")
+    ] = False,
+) -> None:
+    """Install a preset, so that '--preset NAME' finds it from everywhere.
+
+    Its files are checked and copied to S2V_HOME, or else to your data folder.
+    """
+    from s2v_cli.installation import install_preset
+
+    console = Console()
+    preset = install_preset(folder, name, overwrite=force)
+    console.note(f"Installed in {preset.folder}; try: s2v gen SOUND --preset {preset.name}")
+    console.result(preset.name)
+
+
+@presets.command()
+def remove(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", show_default=False, help="An installed preset.")
+    ],
+) -> None:
+    """Remove an installed preset and its weights."""
+    from s2v_cli.installation import remove_preset
+
+    Console().result(str(remove_preset(name)))
 
 
 def describe(preset: Preset) -> dict[str, Any]:
