@@ -91,9 +91,10 @@ def analyze(
                 accept_licence=accept_licence,
                 yes=yes,
             )
-        from s2v_cli.training.evaluation import analysis
+        from s2v_cli.training.evaluation.analysis import analyze as measure
+        from s2v_cli.training.evaluation.analysis import table
 
-        results = analysis.analyze(
+        results = measure(
             presets,
             data,
             out,
@@ -106,7 +107,7 @@ def analyze(
         if as_json:
             console.result(json.dumps(results, indent=2, sort_keys=True))
             return
-        _print(console, results, analysis.table(results))
+        _print(console, results, table(results))
 
 
 def _print(console: Console, results: dict[str, Any], rows: list[list[str]]) -> None:
