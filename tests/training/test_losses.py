@@ -7,7 +7,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from s2v_cli.training.losses import audio_visual_loss, group_contrastive, info_nce
+from s2v_cli.errors import OptionError
+from s2v_cli.training.losses import (
+    LOSSES,
+    AlignmentLoss,
+    audio_visual_loss,
+    group_contrastive,
+    info_nce,
+)
 
 
 def draw(rows: int, size: int, seed: int) -> torch.Tensor:
@@ -147,3 +154,134 @@ def test_group_contrastive_has_a_finite_gradient_on_equal_rows() -> None:
     for tensor in (embedding, centres):
         assert tensor.grad is not None
         assert tensor.grad.isfinite().all()
+
+
+# AlignmentLoss: the losses of §3.1 and Table 2
+
+
+def lengthened(rows: torch.Tensor, seed: int) -> torch.Tensor:
+    """The same directions at lengths of 0.5 to 3."""
+    random = torch.Generator().manual_seed(seed)
+    return rows * (0.5 + 2.5 * torch.rand(len(rows), 1, generator=random, dtype=rows.dtype))
+
+
+def pairs(rows: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
+    return lengthened(draw(rows, 9, 2), 4), lengthened(draw(rows, 9, 3), 5)
+
+
+def slow_cosine_info_nce(a: np.ndarray, b: np.ndarray, temperature: float) -> np.ndarray:
+    """L_nce, term by term: -log(exp(a_j . b_j) / sum_k exp(a_j . b_k)), on unit vectors."""
+    losses = []
+    for j in range(len(a)):
+        shares = [
+            np.exp(a[j] @ other / np.linalg.norm(a[j]) / np.linalg.norm(other) / temperature)
+            for other in b
+        ]
+        losses.append(-np.log(shares[j] / sum(shares)))
+    return np.array(losses)
+
+
+def unit(rows: torch.Tensor) -> np.ndarray:
+    return F.normalize(rows, dim=1).numpy()
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.2])
+def test_the_losses_of_table_2_are_their_formulas(temperature: float) -> None:
+    sound, image = pairs()
+    a, v = sound.numpy(), image.numpy()
+    expected = {
+        "l2-infonce": slow_info_nce(unit(sound), unit(image), temperature).mean() / 2
+        + slow_info_nce(unit(image), unit(sound), temperature).mean() / 2,
+        "raw-infonce": slow_info_nce(a, v, temperature).mean() / 2
+        + slow_info_nce(v, a, temperature).mean() / 2,
+        "cosine-infonce": slow_cosine_info_nce(a, v, temperature).mean() / 2
+        + slow_cosine_info_nce(v, a, temperature).mean() / 2,
+        "l2": np.linalg.norm(unit(image) - unit(sound), axis=1).mean(),
+    }
+    assert set(expected) == set(LOSSES)
+    for kind, value in expected.items():
+        loss = AlignmentLoss(kind, temperature).double()
+        assert float(loss(sound, image)) == pytest.approx(value, rel=1e-6), kind
+    raw = float(AlignmentLoss("l2", unit=False)(sound, image))
+    assert raw == pytest.approx(np.linalg.norm(v - a, axis=1).mean())
+
+
+def test_the_default_loss_is_that_of_the_mini_recipe() -> None:
+    sound, image = pairs()
+    expected = float(audio_visual_loss(sound, image))
+    assert float(AlignmentLoss("l2-infonce")(sound, image)) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", LOSSES)
+def test_gradients_are_those_of_differences(kind: str) -> None:
+    sound, image = (rows.requires_grad_() for rows in pairs(4))
+    loss = AlignmentLoss(kind, 0.7, learn=True).double()
+
+    def of(sound: torch.Tensor, image: torch.Tensor, logarithm: torch.Tensor) -> torch.Tensor:
+        found = torch.func.functional_call(loss, {"log_temperature": logarithm}, (sound, image))
+        return torch.as_tensor(found)
+
+    logarithm = loss.log_temperature.detach().clone().requires_grad_()
+    if kind == "l2":  # which has no temperature
+        assert torch.autograd.gradcheck(lambda a, v: of(a, v, logarithm), (sound, image))
+    else:
+        assert torch.autograd.gradcheck(of, (sound, image, logarithm))
+
+
+@pytest.mark.parametrize("kind", LOSSES)
+def test_parts_of_a_batch_make_the_loss_and_gradients_of_the_whole(kind: str) -> None:
+    loss = AlignmentLoss(kind, 0.3).double()
+    whole = [rows.requires_grad_() for rows in pairs(8)]
+    expected = loss(*whole)
+    expected.backward()
+    parts = [rows.detach().clone().requires_grad_() for rows in whole]
+    sound, image = parts
+    shares = [
+        loss(sound[first : first + 2], image[first : first + 2], sound, image, first)
+        for first in (0, 2, 4, 6)
+    ]
+    mean = torch.stack(shares).mean()
+    mean.backward()
+    assert float(mean.detach()) == pytest.approx(float(expected.detach()), rel=1e-12)
+    for part, rows in zip(parts, whole, strict=True):
+        assert part.grad is not None and rows.grad is not None
+        assert torch.allclose(part.grad, rows.grad, rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("kind", LOSSES)
+def test_equal_pairs_have_finite_gradients(kind: str) -> None:
+    sound = draw(4, 9, 2).float().requires_grad_()
+    AlignmentLoss(kind)(sound, sound.detach().clone()).backward()
+    assert sound.grad is not None and sound.grad.isfinite().all()
+
+
+def test_a_fixed_temperature_is_exact_and_no_weight() -> None:
+    sound, image = pairs()
+    loss = AlignmentLoss("cosine-infonce", 500.0)
+    assert not [weight for weight in loss.parameters() if weight.requires_grad]
+    assert float(loss.temperature) == pytest.approx(500.0, rel=1e-5)
+    assert float(AlignmentLoss("l2-infonce").temperature) == 1.0
+    expected = float(np.log(6))  # all are alike so hot
+    assert float(loss(sound, image)) == pytest.approx(expected, abs=1e-2)
+
+
+@pytest.mark.parametrize(("rate", "bound"), [(50.0, 0.01), (-50.0, 100.0)])
+def test_a_learnt_temperature_stays_inside_and_comes_back(rate: float, bound: float) -> None:
+    sound = draw(6, 9, 2).float()
+    loss = AlignmentLoss("cosine-infonce", learn=True)
+    right = loss(sound, sound)
+    right.backward()
+    with torch.no_grad():
+        assert loss.log_temperature.grad is not None and loss.log_temperature.grad > 0
+        loss.log_temperature -= rate  # a step far out
+    loss.zero_grad()
+    loss(sound, sound.roll(1, 0)).backward()
+    assert float(loss.temperature) == pytest.approx(bound, rel=1e-5)
+    assert (
+        loss.log_temperature.grad is not None and loss.log_temperature.grad < 0
+    )  # it still learns
+
+
+def test_other_losses_are_refused() -> None:
+    with pytest.raises(OptionError, match=r"loss is 'triplet'; allowed: l2-infonce, "):
+        AlignmentLoss("triplet")

@@ -207,8 +207,8 @@ def test_an_example_takes_a_hundred_bytes_of_memory(tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
     assert len(dataset) == count
-    assert kept < 100 * count
-    assert peak < 300 * count
+    assert kept < 100 * count + 200_000  # the latter whatever the count
+    assert peak < 300 * count + 200_000
 
 
 @pytest.mark.slow
