@@ -328,7 +328,8 @@ class GanStage:
         if self.validation is None:
             return {}
         random = torch.Generator().manual_seed(0)
-        wanted = self.validation.embedding[:MEASURED]
+        every = max(1, len(self.validation.embedding) // MEASURED)
+        wanted = self.validation.embedding[::every][:MEASURED]
         noise = torch.randn(len(wanted), self._generator.noise_size, generator=random)
         got = torch.cat(
             [

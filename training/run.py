@@ -203,7 +203,7 @@ class Run:
             image_encoder = self.teacher.image_encoder
         if names & OF_MINI or self.teacher is None:
             new |= self._train_mini(cast(MiniImageEncoder, image_encoder))
-        generator: MiniGenerator | BigGan | None = None
+        generator: BigGan | None = None
         if "gan" in names:
             generator = self.gan(image_encoder)
             new["generator"] = trained("icgan-generator", generator, half=False)
@@ -247,7 +247,8 @@ class Run:
         networks = dict(new)
         resolution = MiniGenerator.resolution
         sample_rate, window_s = MiniSoundEncoder.sample_rate, MiniSoundEncoder.window_s
-        space, model, options = MiniImageEncoder.space, "mini", ()
+        space, model = MiniImageEncoder.space, "mini"
+        options: tuple[str, ...] = ()
         generate: dict[str, object] = {"truncation": TRUNCATION}
         if self.teacher is not None:
             preset = self.teacher.preset
