@@ -150,10 +150,12 @@ class PairDataset:
         """
         found: np.ndarray = self.having("sound", split)
         if self.pairing == "file":
-            kept: np.ndarray = found[self._ranges["image"][0][found] >= 0]
-            return kept
-        kept = found[np.isin(self._cells(found), self._cells(self.images()))]
-        return kept[self.name[kept] >= 0]
+            fits = self._ranges["image"][0][found] >= 0
+        else:
+            fits = np.isin(self._cells(found), self._cells(self.images()))
+            fits &= self.name[found] >= 0
+        kept: np.ndarray = found[fits]
+        return kept
 
     def negatives(self, split: Split | None = None) -> np.ndarray:
         """Numbers of the examples whose sounds no picture belongs to, int64 [n]."""
@@ -172,8 +174,9 @@ class PairDataset:
 
     def _cells(self, examples: np.ndarray) -> np.ndarray:
         """Split and class of examples [n] as one number each, int64 [n]."""
-        cells: np.ndarray = self.split[examples].astype(np.int64) * (len(self.names) + 1)
-        return cells + self.name[examples] + 1
+        split = self.split[examples].astype(np.int64)
+        cells: np.ndarray = split * (len(self.names) + 1) + self.name[examples] + 1
+        return cells
 
     @cached_property
     def _of_class(self) -> dict[int, np.ndarray]:
