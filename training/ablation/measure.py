@@ -2,88 +2,49 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence, Set
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
-from s2v_cli.encoders import PreparesPictures
 from s2v_cli.errors import TrainingError
 from s2v_cli.pipeline import Sound2Vision
-from s2v_cli.training.dataset import PHOTO_SIZE, Photo
-from s2v_cli.training.judge import Judge, look, train_judge
-from s2v_cli.training.manifest import SAMPLE_RATE, Example, Part, read_manifest
+from s2v_cli.training.evaluation.baselines import hear
+from s2v_cli.training.evaluation.held_out import HeldOut, class_of, open_held_out
+from s2v_cli.training.evaluation.recall import read_classifier, train_classifier
+from s2v_cli.training.judge import Judge, look
 from s2v_cli.training.metrics import class_mean, rank_of
-from s2v_cli.training.sound_stage import loudest_window
 
 CHECKPOINT = "judge.pt"
 MEAN_IMAGES = 100  # of each class, for its mean z^V
 
+Progress = Callable[[str, int, int, dict[str, float]], None]
+
 
 @dataclass(frozen=True)
-class HeldOut:
-    """Sounds that runs are measured on, and what they are measured against.
+class Yardstick:
+    """Held-out sounds that runs are measured on, and what they are measured against.
 
     Attributes:
-        waves: float32 [T] each, 16 kHz.
-        names: class of each.
-        classes: all of the dataset that have training pictures, sorted.
-        means: mean z^V of each class, [C, D], not of unit norm.
+        held_out: the sounds.
+        classes: all that have training pictures, sorted.
+        means: mean z^V of each of these, [C, D], not of unit norm.
         judge: names the classes of pictures.
     """
 
-    waves: list[Tensor]
-    names: list[str]
+    held_out: HeldOut
     classes: list[str]
     means: Tensor
     judge: Judge
 
 
-def read_part(folder: Path, example: Example, part: Part) -> bytes:
-    """A picture or sound out of its shard.
-
-    Raises:
-        TrainingError: the shard is gone or too short.
-    """
-    path = folder / example.shard
-    try:
-        with path.open("rb") as shard:
-            shard.seek(part.offset)
-            content = shard.read(part.size)
-    except OSError as error:
-        raise TrainingError(f"Cannot read {path}: {error.strerror}.") from None
-    if len(content) != part.size:
-        raise TrainingError(f"{path} ends too early. Run 's2v prepare' again.")
-    return content
-
-
-def read_wave(folder: Path, example: Example) -> Tensor:
-    """The sound of an example, float32 [T], 16 kHz."""
-    import soundfile
-
-    assert example.sound is not None
-    content = read_part(folder, example, example.sound)
-    wave, _ = soundfile.read(io.BytesIO(content), dtype="float32")
-    return torch.from_numpy(wave)
-
-
-def read_image(folder: Path, example: Example) -> Image.Image:
-    """The picture of an example, RGB."""
-    assert example.image is not None
-    content = read_part(folder, example, example.image)
-    return Image.open(io.BytesIO(content)).convert("RGB")
-
-
-def hold_out(
-    folder: Path, teacher: str, split: str, judge_folder: Path, progress: Any = None
-) -> HeldOut:
+def open_yardstick(
+    folder: Path, teacher: str, split: str, judge_folder: Path, progress: Progress | None = None
+) -> Yardstick:
     """Read the sounds of a split, and what is needed to measure a run on them.
 
     Args:
@@ -94,89 +55,49 @@ def hold_out(
         progress: called with stage, step, steps and figures.
 
     Raises:
-        TrainingError: no classes, or nothing in a split.
+        TrainingError: no classes, nothing in a split, or a judge that knows none of them.
     """
-    examples = [e for e in read_manifest(folder) if e.name and not e.name.startswith("~")]
-    images = [e for e in examples if e.image is not None]
-    training = [e for e in images if e.split == "train"]
-    if not training:
+    held_out = open_held_out(folder, split)
+    classes = sorted({e.name for e in held_out.training if e.name is not None})
+    if not held_out.names or not classes:
         raise TrainingError(
             f"{folder} has no classes with training pictures; an ablation needs a dataset of "
             "classes, as 's2v prepare' makes of class folders."
         )
-    judge = find_judge(judge_folder) or _train_judge(folder, images, judge_folder, progress)
-    classes = sorted({str(e.name) for e in training})
-    sounds = [e for e in examples if e.sound is not None and e.split == split]
-    sounds = [e for e in sounds if e.name in classes and e.name in judge.names]
+    held_out = _of_classes(held_out, set(classes))
+    if (judge_folder / CHECKPOINT).is_file():
+        judge = read_classifier(judge_folder / CHECKPOINT)
+    else:
+        judge = train_classifier(held_out, judge_folder, progress=progress)
+    held_out = _of_classes(held_out, set(classes) & set(judge.names))
+    means = _class_means(held_out, classes, Sound2Vision.load(teacher, device="cpu"))
+    return Yardstick(held_out, classes, means, judge)
+
+
+def _of_classes(held_out: HeldOut, classes: Set[str]) -> HeldOut:
+    """The same with the sounds of some classes alone."""
+    sounds = tuple(example for example in held_out.sounds if example.name in classes)
     if not sounds:
-        raise TrainingError(f"{folder} has no sounds of known classes in the split {split!r}.")
-    means = _class_means(folder, training, classes, Sound2Vision.load(teacher, device="cpu"))
-    waves = [read_wave(folder, example) for example in sounds]
-    return HeldOut(waves, [str(e.name) for e in sounds], classes, means, judge)
+        raise TrainingError(
+            f"{held_out.folder} has no sounds in the split {held_out.split!r} of classes that have "
+            "training pictures and that the judge knows."
+        )
+    return replace(held_out, sounds=sounds)
 
 
-def find_judge(folder: Path) -> Judge | None:
-    """The judge whose checkpoint lies in a folder, in eval mode; None where there is none.
-
-    Raises:
-        TrainingError: the checkpoint is damaged.
-    """
-    path = folder / CHECKPOINT
-    if not path.is_file():
-        return None
-    try:
-        stored = torch.load(path, weights_only=True)["modules"]["best"]
-        state = {
-            key.removeprefix("judge."): value
-            for key, value in stored.items()
-            if key.startswith("judge.")
-        }
-        told = state["_extra_state"]
-        judge = Judge(told["names"], told["trained_on"])
-        judge.load_state_dict(state)
-    except Exception as error:  # a pickle of anything
-        raise TrainingError(f"{path} is not a judge's checkpoint: {error}.") from None
-    return judge.eval().requires_grad_(False)
-
-
-def _train_judge(folder: Path, images: Sequence[Example], target: Path, progress: Any) -> Judge:
-    photos = [Photo(str(e.name), Path(e.origin), e.key, e.split) for e in images]
-    pixels = np.empty((len(images), 3, PHOTO_SIZE, PHOTO_SIZE), np.uint8)
-    for row, example in zip(pixels, images, strict=True):
-        image = ImageOps.fit(read_image(folder, example), (PHOTO_SIZE, PHOTO_SIZE))
-        row[:] = np.asarray(image).transpose(2, 0, 1)
-    return train_judge(photos, torch.from_numpy(pixels), target, progress=progress)
-
-
-@torch.inference_mode()
-def _class_means(
-    folder: Path, training: Sequence[Example], classes: Sequence[str], model: Sound2Vision
-) -> Tensor:
-    from s2v_cli.picture import to_tensor
-
-    encoder = model.image_encoder
-    prepare = encoder.prepare if isinstance(encoder, PreparesPictures) else to_tensor
+def _class_means(held_out: HeldOut, classes: Sequence[str], model: Sound2Vision) -> Tensor:
     means = []
     for name in classes:
-        own = [e for e in training if e.name == name]
+        own = [example for example in held_out.training if example.name == name]
         own = own[:: -(-len(own) // MEAN_IMAGES)]
-        rows = [encoder(prepare(read_image(folder, e))[None]).float() for e in own]
-        means.append(torch.cat(rows).mean(dim=0))
+        rows = [model.encode_image(held_out.picture(example)) for example in own]
+        means.append(torch.stack(rows).float().mean(dim=0))
     return torch.stack(means)
-
-
-@torch.inference_mode()
-def embed(model: Sound2Vision, waves: Sequence[Tensor]) -> Tensor:
-    """z^A [N, D] of the loudest window of each wave [T], 16 kHz."""
-    encoder = model.sound_encoder
-    samples = round(encoder.window_s * SAMPLE_RATE)
-    rows = [encoder(loudest_window(wave, samples)[None]).float() for wave in waves]
-    return torch.cat(rows).cpu()
 
 
 def measure(
     model: Sound2Vision,
-    held_out: HeldOut,
+    yardstick: Yardstick,
     pictures: int,
     taught: Sequence[str] | None = None,
     scored: Sequence[str] | None = None,
@@ -186,7 +107,7 @@ def measure(
 
     Args:
         model: the preset that came of it.
-        held_out: the sounds.
+        yardstick: the sounds.
         pictures: of each sound.
         taught: classes that it was trained on; None is all. Ranks among them are told beside
             those among all classes of the judge.
@@ -198,24 +119,22 @@ def measure(
         `training.ablation.report.MEANINGS`); r5_of_taught and its chance_r5; sounds.
 
     Raises:
-        TrainingError: no sound of those classes.
+        TrainingError: no sound of those classes, or one that cannot be read.
     """
-    taught = held_out.classes if taught is None else taught
+    taught = yardstick.classes if taught is None else taught
     scored = taught if scored is None else scored
-    kept = [i for i, name in enumerate(held_out.names) if name in scored]
-    if not kept:
-        raise TrainingError("No sound of the measured split is of a class that was trained on.")
-    names = [held_out.names[i] for i in kept]
-    embedding = embed(model, [held_out.waves[i] for i in kept])
-    logits = judged(model, embedding, held_out.judge, pictures)
-    judge_names = held_out.judge.names
+    held_out = _of_classes(yardstick.held_out, set(scored))
+    names = [class_of(example) for example in held_out.sounds]
+    embedding = hear(model, held_out).float().cpu()
+    logits = judged(model, embedding, yardstick.judge, pictures)
+    judge_names = yardstick.judge.names
     target = torch.tensor([judge_names.index(name) for name in names])
     rank = rank_of(logits.flatten(0, 1), target.repeat_interleave(pictures)).view(-1, pictures)
     columns = torch.tensor([i for i, name in enumerate(judge_names) if name in taught])
     among = _rank_among(logits, target, columns)
-    unit = F.normalize(held_out.means, dim=1)
+    unit = F.normalize(yardstick.means, dim=1)
     guess = (F.normalize(embedding, dim=1) @ unit.T).argmax(dim=1)
-    own = torch.tensor([held_out.classes.index(name) for name in names])
+    own = torch.tensor([yardstick.classes.index(name) for name in names])
     shares = {
         "r1": (rank <= 1).double().mean(dim=1),
         "r5": (rank <= 5).double().mean(dim=1),
@@ -224,13 +143,13 @@ def measure(
     }
     figures = {figure: class_mean(values.tolist(), names) for figure, values in shares.items()}
     figures["chance_r5"] = min(1.0, 5 / len(columns))
-    figures["gap"] = modality_gap(embedding, names, held_out)
+    figures["gap"] = modality_gap(embedding, names, yardstick)
     common = [i for i, name in enumerate(names) if name in first]
     if common:
         columns = torch.tensor([i for i, name in enumerate(judge_names) if name in first])
         share = (_rank_among(logits[common], target[common], columns) <= 1).double().mean(dim=1)
         figures["r1_of_first"] = class_mean(share.tolist(), [names[i] for i in common])
-    return {**figures, "sounds": float(len(kept))}
+    return {**figures, "sounds": float(len(names))}
 
 
 def _rank_among(logits: Tensor, target: Tensor, columns: Tensor) -> Tensor:
@@ -239,12 +158,12 @@ def _rank_among(logits: Tensor, target: Tensor, columns: Tensor) -> Tensor:
     return rank_of(logits[..., columns].flatten(0, 1), inner).view(len(logits), -1)
 
 
-def modality_gap(embedding: Tensor, names: Sequence[str], held_out: HeldOut) -> float:
+def modality_gap(embedding: Tensor, names: Sequence[str], yardstick: Yardstick) -> float:
     """||E[z^V] - E[z^A]|| (§4.4), each class counting alike in both means."""
     parts = sorted(set(names))
     rows = torch.tensor([parts.index(name) for name in names])
     sound = torch.stack([embedding[rows == i].mean(dim=0) for i in range(len(parts))])
-    image = held_out.means[[held_out.classes.index(name) for name in parts]]
+    image = yardstick.means[[yardstick.classes.index(name) for name in parts]]
     return float((image.mean(dim=0) - sound.mean(dim=0)).norm())
 
 

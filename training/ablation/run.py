@@ -17,7 +17,7 @@ import numpy as np
 
 from s2v_cli.errors import DependencyError, OutputError, TrainingError
 from s2v_cli.pipeline import Sound2Vision
-from s2v_cli.training.ablation.measure import HeldOut, hold_out, measure
+from s2v_cli.training.ablation.measure import Yardstick, measure, open_yardstick
 from s2v_cli.training.ablation.plan import Plan, Setting
 from s2v_cli.training.ablation.plot import plot
 from s2v_cli.training.ablation.report import report
@@ -38,7 +38,7 @@ VIDEOS = "videos"
 SELECTION = "selection"  # the study that trains on videos
 
 Progress = Callable[[str, int, int, dict[str, float]], None]
-Align = Callable[[Path, Path, Mapping[str, Any], Progress | None], Path | Sound2Vision]
+Align = Callable[[Path, Path, Mapping[str, Any], Progress | None], Path]
 
 
 @dataclass
@@ -54,16 +54,16 @@ class _Ablation:
     progress: Progress | None
     facts: dict[str, str]
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
-    _held_out: HeldOut | None = None
+    _yardstick: Yardstick | None = None
 
     @property
-    def held_out(self) -> HeldOut:
-        if self._held_out is None:
+    def yardstick(self) -> Yardstick:
+        if self._yardstick is None:
             teacher = str(dict(self.plan.shared).get("teacher", "mini"))
-            self._held_out = hold_out(
+            self._yardstick = open_yardstick(
                 self.data, teacher, self.plan.split, self.judge, self.progress
             )
-        return self._held_out
+        return self._yardstick
 
 
 def ablate(
@@ -87,7 +87,7 @@ def ablate(
         progress: called with stage, step, steps and figures.
         judge: folder of a trained judge, or where one is trained; None takes `folder/judge`.
         align: trains a sound encoder from data, folder of the run, options and progress, and
-            returns the preset's folder or the loaded preset; None takes `training.align`.
+            returns the preset's folder; None takes `training.align`.
         command: how the report says that it was made.
 
     Returns:
@@ -196,26 +196,26 @@ def _digest(path: Path) -> str:
 def _run(work: _Ablation, setting: Setting) -> dict[str, Any]:
     from s2v_cli.picture import write_file
 
-    held_out = work.held_out
+    yardstick = work.yardstick
     began = _cpu_seconds()
     taught = scored = None
     first: list[str] = []
     if setting.select is not None:
         data = _moments(work, setting.select)
-        scored = video_classes(work.source / VIDEOS) & set(held_out.names) or None
+        scored = video_classes(work.source / VIDEOS) & set(yardstick.held_out.classes) or None
     elif setting.classes is not None:
-        taught = draw_classes(held_out, setting.seed, setting.classes)
+        taught = draw_classes(yardstick, setting.seed, setting.classes)
         data = _subset(work, taught, setting)
     else:
         data = work.data
     if setting.select is None and work.plan.fewest_classes is not None:
-        first = draw_classes(held_out, setting.seed, work.plan.fewest_classes)
+        first = draw_classes(yardstick, setting.seed, work.plan.fewest_classes)
     run = work.folder / "runs" / setting.key
     options = {**dict(setting.options), "seed": setting.seed}
     preset = work.align(data, run, options, work.progress)
-    model = preset if isinstance(preset, Sound2Vision) else Sound2Vision.load(preset, device="cpu")
+    model = Sound2Vision.load(preset, device="cpu")
     figures: dict[str, Any] = measure(
-        model, held_out, work.plan.pictures, taught, sorted(scored) if scored else None, first
+        model, yardstick, work.plan.pictures, taught, sorted(scored) if scored else None, first
     )
     figures["cpu_seconds"] = _cpu_seconds() - began
     content = {"setting": dataclasses.asdict(setting), "classes": taught, "figures": figures}
@@ -230,13 +230,13 @@ def _cpu_seconds() -> float:
     return times.user + times.system + times.children_user + times.children_system
 
 
-def draw_classes(held_out: HeldOut, seed: int, count: int) -> list[str]:
+def draw_classes(yardstick: Yardstick, seed: int, count: int) -> list[str]:
     """The first classes of an order that is drawn by a seed, sorted.
 
     Raises:
         TrainingError: there are not so many with held-out sounds.
     """
-    names = sorted(set(held_out.names))
+    names = yardstick.held_out.classes
     if count > len(names):
         raise TrainingError(
             f"classes is {count}; allowed: up to {len(names)}, those with held-out sounds."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,15 +13,16 @@ import pytest
 import torch
 from PIL import Image
 
-from s2v_cli.errors import TrainingError
+from s2v_cli.errors import S2VError, TrainingError
 from s2v_cli.pipeline import Sound2Vision
 from s2v_cli.presets import load_preset
-from s2v_cli.training.ablation.measure import HeldOut, find_judge, hold_out, measure, modality_gap
+from s2v_cli.training.ablation.measure import Yardstick, measure, modality_gap, open_yardstick
 from s2v_cli.training.ablation.plan import Plan, make_plan
 from s2v_cli.training.ablation.run import ablate, draw_classes, read_result
 from s2v_cli.training.dataset import find_photos, load_photos
+from s2v_cli.training.evaluation.held_out import HeldOut
 from s2v_cli.training.judge import Judge, train_judge
-from s2v_cli.training.manifest import read_manifest
+from s2v_cli.training.manifest import Example, read_manifest
 from s2v_cli.training.prepare.options import PrepareOptions
 from s2v_cli.training.prepare.work import prepare
 from s2v_cli.training.recipe import StageOptions
@@ -140,19 +142,34 @@ def test_more_classes_than_there_are(prepared: Path, judge: Path, tmp_path: Path
 
 
 def test_classes_are_nested_and_drawn_by_the_seed(prepared: Path, judge: Path) -> None:
-    held_out = hold_out(prepared, "mini", "test", judge)
-    two, three = draw_classes(held_out, 3, 2), draw_classes(held_out, 3, 3)
+    yardstick = open_yardstick(prepared, "mini", "test", judge)
+    two, three = draw_classes(yardstick, 3, 2), draw_classes(yardstick, 3, 3)
     assert len(two) == 2 and set(two) < set(three)
-    assert len({tuple(draw_classes(held_out, seed, 1)) for seed in range(20)}) > 1
+    assert len({tuple(draw_classes(yardstick, seed, 1)) for seed in range(20)}) > 1
 
 
-def test_the_gap_is_that_between_class_means(judge: Path) -> None:
-    found = find_judge(judge)
-    assert found is not None
+class Heard(HeldOut):
+    """Sounds that are embeddings already."""
+
+    def sound(self, example: Example, model: Any) -> Any:
+        return EMBEDDINGS[example.key]
+
+
+EMBEDDINGS: dict[str, torch.Tensor] = {}
+
+
+def heard(sounds: dict[str, torch.Tensor]) -> HeldOut:
+    """Held-out sounds of these embeddings, the class of each its key's first letter."""
+    EMBEDDINGS.update(sounds)
+    examples = tuple(Example(key, key, "test", "", name=key[0]) for key in sounds)
+    return Heard(Path(), "class", "test", (), examples, (), (), ())
+
+
+def test_the_gap_is_that_between_class_means() -> None:
     means = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    held_out = HeldOut([], [], ["a", "b"], means, found)
+    yardstick = Yardstick(heard({}), ["a", "b"], means, Judge(["a", "b"]))
     embedding = torch.tensor([[1.0, 1.0], [3.0, 1.0], [0.0, 4.0]])  # class means (2, 1), (0, 4)
-    gap = modality_gap(embedding, ["a", "a", "b"], held_out)
+    gap = modality_gap(embedding, ["a", "a", "b"], yardstick)
     assert gap == pytest.approx(float(torch.tensor([0.5 - 1.0, 0.5 - 2.5]).norm()))
 
 
@@ -167,19 +184,13 @@ def test_figures_are_closed_form_for_a_judge_of_colours() -> None:
             def generate_options(seed: int, count: int) -> int:
                 return count
 
-        class sound_encoder:
-            window_s = 1.0
-
-            def __new__(cls, wave: torch.Tensor) -> torch.Tensor:  # type: ignore[misc]
-                return wave[:, :3]
+        def encode_sound(self, sound: torch.Tensor) -> Any:
+            return SimpleNamespace(embedding=sound)
 
         def generate_from_embedding(self, row: torch.Tensor, count: int) -> list[Any]:
             pixels = np.zeros((96, 96, 3), np.uint8) + (255 * row.numpy()).astype(np.uint8)
 
-            class Picture:
-                image = Image.fromarray(pixels)
-
-            return [Picture()] * count
+            return [SimpleNamespace(image=Image.fromarray(pixels))] * count
 
     class Colours(Judge):
         def features(self, images: torch.Tensor) -> torch.Tensor:
@@ -191,30 +202,36 @@ def test_figures_are_closed_form_for_a_judge_of_colours() -> None:
         judge.head.weight.zero_()
         judge.head.weight[:3, :3] = torch.eye(3)
         judge.head.bias.copy_(torch.tensor([0.0, 0, 0, -9, -9, -9, -9]))
-    right = torch.eye(3).repeat(1, 1)
-    waves = [right[0], right[1], right[1], right[2]]
-    held_out = HeldOut(waves, ["a", "b", "c", "c"], ["a", "b", "c"], torch.eye(3), judge)
+    red, green, blue = torch.eye(3)
+    sounds = {"a1": red, "b1": green, "c1": green, "c2": blue}
+    yardstick = Yardstick(heard(sounds), ["a", "b", "c"], torch.eye(3), judge)
     model: Any = Painter()
-    figures = measure(model, held_out, 2)
+    figures = measure(model, yardstick, 2)
     assert figures["r1"] == pytest.approx((1 + 1 + 0.5) / 3)
     assert figures["encoder"] == pytest.approx((1 + 1 + 0.5) / 3)
     assert figures["r5"] == 1.0
     assert figures["sounds"] == 4
     assert figures["chance_r5"] == 1.0
-    assert measure(model, held_out, 1, scored=["c"])["r1"] == 0.5
-    assert measure(model, held_out, 1, first=["a", "c"])["r1_of_first"] == 0.75
+    assert measure(model, yardstick, 1, scored=["c"])["r1"] == 0.5
+    assert measure(model, yardstick, 1, first=["a", "c"])["r1_of_first"] == 0.75
     assert "r1_of_first" not in figures
 
 
 def test_a_preset_is_measured(prepared: Path, judge: Path) -> None:
-    held_out = hold_out(prepared, "mini", "test", judge)
-    figures = measure(Sound2Vision.load("mini", device="cpu"), held_out, 1)
+    yardstick = open_yardstick(prepared, "mini", "test", judge)
+    figures = measure(Sound2Vision.load("mini", device="cpu"), yardstick, 1)
     assert 0 <= figures["r1"] <= figures["r5"] <= 1
     assert figures["gap"] > 0
 
 
-def test_no_judge_and_a_damaged_one(tmp_path: Path) -> None:
-    assert find_judge(tmp_path) is None
-    (tmp_path / "judge.pt").write_bytes(b"no")
-    with pytest.raises(TrainingError, match="not a judge's checkpoint"):
-        find_judge(tmp_path)
+def test_a_judge_that_knows_none_of_the_classes(prepared: Path, tmp_path: Path) -> None:
+    with pytest.raises(S2VError, match=r"judge\.pt"):
+        (tmp_path / "judge.pt").write_bytes(b"no")
+        open_yardstick(prepared, "mini", "test", tmp_path)
+    torch.save({"modules": {"best": state_of(Judge(["x", "y"]))}}, tmp_path / "judge.pt")
+    with pytest.raises(TrainingError, match="that the judge knows"):
+        open_yardstick(prepared, "mini", "test", tmp_path)
+
+
+def state_of(judge: Judge) -> dict[str, Any]:
+    return {f"judge.{name}": value for name, value in judge.state_dict().items()}
