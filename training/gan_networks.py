@@ -8,6 +8,7 @@ generator, folded for inference.
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +65,7 @@ class Attention(nn.Module):
         value = F.max_pool2d(self.g(x), 2).flatten(2)  # [B, C/2, HW/4]
         share = torch.softmax(query.mT @ key, dim=-1)
         seen = (value @ share.mT).view(len(x), -1, *x.shape[2:])
-        return x + self.gamma * self.o(seen)
+        return x + self.gamma * self.o(seen)  # type: ignore[no-any-return]
 
 
 class GeneratorBlock(nn.Module):
@@ -135,9 +136,10 @@ class TrainedGenerator(nn.Module):
         state: dict[str, Tensor] = {}
 
         def take(name: str, layer: nn.Module) -> None:
-            state[f"{name}.weight"] = layer.weight.detach().clone()
-            if getattr(layer, "bias", None) is not None:
-                state[f"{name}.bias"] = layer.bias.detach().clone()
+            for part in ("weight", "bias"):
+                tensor = getattr(layer, part, None)
+                if tensor is not None:
+                    state[f"{name}.{part}"] = tensor.detach().clone()
 
         def statistics(name: str, norm: nn.BatchNorm2d) -> None:
             if norm.running_mean is not None and norm.running_var is not None:
@@ -157,7 +159,7 @@ class TrainedGenerator(nn.Module):
         for place, attention in self.attention.items():
             for part in ("theta", "phi", "g", "o"):
                 take(f"blocks.{place}.1.{part}", getattr(attention, part))
-            state[f"blocks.{place}.1.gamma"] = attention.gamma.detach().clone()
+            state[f"blocks.{place}.1.gamma"] = cast(Attention, attention).gamma.detach().clone()
         statistics("output_layer.0", self.norm)
         state["output_layer.0.gain"] = self.norm.weight.detach().clone()
         state["output_layer.0.bias"] = self.norm.bias.detach().clone()

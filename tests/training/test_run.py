@@ -16,9 +16,11 @@ from PIL import Image
 
 from s2v_cli.errors import TrainingError
 from s2v_cli.pipeline import Sound2Vision
+from s2v_cli.presets import load_preset
 from s2v_cli.training import loop
-from s2v_cli.training.recipe import load_recipe
+from s2v_cli.training.recipe import Recipe, StageOptions, load_recipe
 from s2v_cli.training.run import STAGES, Run
+from tests.training.drawn_pairs import write_classes
 
 RECIPE = """
 name = "tiny"
@@ -55,6 +57,13 @@ loss_weights = { guidance = 2.0, substeps = 2 }
 [stages.sound_encoder]
 steps = 2
 batch = 4
+learning_rate = 1e-3
+"""
+
+SPEECH = """
+[stages.speech_encoder]
+steps = 2
+batch = 10
 learning_rate = 1e-3
 """
 
@@ -145,6 +154,128 @@ def test_a_killed_run_goes_on_to_the_same_weights(
     resumed = Run(miniature, tmp_path / "killed", recipe).image_encoder().state_dict()
     for name, tensor in whole.items():
         assert torch.equal(tensor, resumed[name]), name
+
+
+@pytest.mark.slow
+def test_every_stage_of_a_prepared_dataset_can_be_killed(
+    tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["rain", "fire", "face_male_adult", "face_female_adult", "~wind", "~clock"]
+    data = write_classes(tmp_path / "data", names)
+    text = tiny_recipe.read_text() + SPEECH
+    (tmp_path / "tiny.toml").write_text(text)
+    recipe = load_recipe(str(tmp_path / "tiny.toml"))
+    assert recipe.names == set(STAGES) - {"gan"}
+    whole = Run(data, tmp_path / "whole", recipe).train()
+
+    class Killed(Exception):
+        pass
+
+    killed: list[str] = []
+
+    def kill(stage: str, step: int, steps: int, figures: dict[str, float]) -> None:
+        if stage in STAGES and stage not in killed and step == 2:  # a checkpoint of 1 is there
+            killed.append(stage)
+            raise Killed
+
+    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", -1.0)
+    for _ in recipe.stages:
+        with pytest.raises(Killed):
+            Run(data, tmp_path / "killed", recipe, kill).train()
+    preset = Run(data, tmp_path / "killed", recipe, kill).train()
+    assert set(killed) == recipe.names
+    files = sorted(path.name for path in whole.glob("*.safetensors"))
+    assert len(files) == 4
+    for name in files:
+        assert (preset / name).read_bytes() == (whole / name).read_bytes(), name
+    assert len(Sound2Vision.load(preset, device="cpu").space.name) > 0
+
+
+def test_a_recipe_of_one_stage_takes_the_rest_from_its_teacher(
+    miniature: Path, tiny_recipe: Path, tmp_path: Path
+) -> None:
+    _, _, last = tiny_recipe.read_text().partition("[stages.sound_encoder]")
+    path = tmp_path / "ears.toml"
+    path.write_text(f'seed = 1\nteacher = "mini"\n[stages.sound_encoder]{last}')
+    preset, mini = Run(miniature, tmp_path / "run", load_recipe(str(path))).train(), "mini"
+    new, old = load_preset(preset), load_preset(mini)
+    for role in ("image_encoder", "generator", "speech_encoder"):
+        assert new.weight(role).sha256 == old.weight(role).sha256
+    assert new.weight("sound_encoder").sha256 != old.weight("sound_encoder").sha256
+    assert new.generate == old.generate
+
+
+@pytest.mark.parametrize(
+    ("stages", "teacher", "says"),
+    [
+        (["flow"], None, "needs 'codec'. Add [stages.codec]"),
+        (["sound_encoder", "gan"], None, "trains no image_encoder"),
+        (["image_encoder", "gan"], None, "trains no sound_encoder"),
+        (["image_encoder", "sound_encoder"], None, "trains no generator"),
+        (["image_encoder"], "mini", "would be another space; allowed: one of them"),
+        (["codec", "flow", "distil", "gan"], "mini", "two generators"),
+        (["sound_encoder"], "sound2scene", "is 'swav-image-encoder'. Allowed with it: 'gan'"),
+    ],
+)
+def test_stages_that_lead_to_no_preset_are_refused(
+    miniature: Path, tmp_path: Path, stages: list[str], teacher: str | None, says: str
+) -> None:
+    options = tuple((name, StageOptions(1, 2, 1e-3)) for name in stages)
+    with pytest.raises(TrainingError) as refusal:
+        Run(miniature, tmp_path / "run", Recipe("some", 0, options, teacher)).train()
+    assert says in str(refusal.value)
+    assert not list((tmp_path / "run").glob("*.pt"))
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        ([], "has 0 training photos; needed: 2"),
+        (["rain"], "1 have training photos; the sound encoder needs 2 or more"),
+        (["rain", "~fire", "~wind"], "1 have training photos"),
+    ],
+)
+def test_data_of_too_few_classes_are_refused(
+    tiny_recipe: Path, tmp_path: Path, names: list[str], says: str
+) -> None:
+    data = write_classes(tmp_path / "data", names)
+    with pytest.raises(TrainingError) as refusal:
+        Run(data, tmp_path / "run", load_recipe(str(tiny_recipe))).train()
+    assert says in str(refusal.value)
+
+
+def test_a_folder_of_anything_is_to_be_prepared(tiny_recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "some.jpg").write_bytes(b"")
+    with pytest.raises(TrainingError, match="Run: s2v prepare"):
+        Run(tmp_path, tmp_path / "run", load_recipe(str(tiny_recipe)))
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 torn"])
+def test_a_damaged_checkpoint_is_named(
+    miniature: Path, tiny_recipe: Path, tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / "image_encoder.pt").write_bytes(content)
+    with pytest.raises(TrainingError, match=r"Cannot read the checkpoint .*image_encoder\.pt"):
+        Run(miniature, tmp_path, load_recipe(str(tiny_recipe))).image_encoder()
+
+
+def test_a_checkpoint_of_another_stage_is_named(
+    miniature: Path, tiny_recipe: Path, tmp_path: Path
+) -> None:
+    run = Run(miniature, tmp_path, load_recipe(str(tiny_recipe)))
+    run.image_encoder()
+    (tmp_path / "image_encoder.pt").rename(tmp_path / "codec.pt")
+    with pytest.raises(TrainingError, match=r"codec\.pt is of another stage or recipe"):
+        run._codec_stage("codec", None, None)
+
+
+def test_a_vanished_shard_is_named(tiny_recipe: Path, tmp_path: Path) -> None:
+    data = write_classes(tmp_path / "data", ["rain", "fire"])
+    for shard in (data / "shards").glob("train-*.tar"):
+        shard.unlink()
+    with pytest.raises(TrainingError, match=r"Cannot read .*train-.*tar.* Run 's2v prepare' again"):
+        Run(data, tmp_path / "run", load_recipe(str(tiny_recipe))).train()
+    assert not list((tmp_path / "run/cache").iterdir())
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(
