@@ -150,7 +150,7 @@ class AlignmentLoss(nn.Module):
             sounds = None if sounds is None else F.normalize(sounds, dim=1)
             images = None if images is None else F.normalize(images, dim=1)
         if self.kind == "l2":
-            return (sound - image).norm(dim=1).mean()
+            return torch.linalg.vector_norm(sound - image, dim=1).mean()
         sounds = sound if sounds is None else sounds
         images = image if images is None else images
         own = torch.arange(len(sound), device=sound.device) + first
