@@ -9,14 +9,17 @@ import argparse
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from s2v_cli.errors import OptionError, S2VError
+from s2v_cli.training.launch import LOST
 
 REPORT_S = 30.0
+FOLLOW_S = 1.0
 
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -31,6 +34,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
     parser.add_argument("--fresh", action="store_true", help="begin again")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)
     return parser.parse_args(words)
 
 
@@ -67,26 +71,60 @@ class _Report:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Train; returns the exit status."""
+    """Train; returns the exit status: that of `s2v`, or 3 where another process is gone."""
     chosen = parse(words)
+    if chosen.parent is not None:
+        threading.Thread(target=_follow, args=(chosen.parent,), daemon=True).start()
     try:
         from s2v_cli.training.align.options import load_options
         from s2v_cli.training.align.trainer import align
 
         options = load_options(chosen.recipe, **parse_settings(chosen.set))
-        align(chosen.data, chosen.out, options, _Report(), device=chosen.device, fresh=chosen.fresh)
+        run = align(
+            chosen.data, chosen.out, options, _Report(), device=chosen.device, fresh=chosen.fresh
+        )
     except S2VError as error:
-        sys.stderr.write(f"s2v: error: {error}\n")
-        return error.exit_code
+        return _fail(f"error: {error}", error.exit_code)
     except KeyboardInterrupt:
-        sys.stderr.write("s2v: stopped\n")
-        return 130
+        return _fail("stopped", 130)
+    except Exception as error:
+        from s2v_cli.training.align.distributed import lost_others
+
+        if os.environ.get("S2V_DEBUG"):
+            raise
+        if lost_others(error):  # that one says why
+            return LOST
+        return _fail(f"error: {type(error).__name__} ({error})", 1)
+    if os.environ.get("RANK", "0") == "0":
+        sys.stdout.write(f"{run}\n")
     return 0
 
 
-if __name__ == "__main__":
-    status = main()
+def _fail(message: str, status: int) -> int:
+    sys.stderr.write(f"s2v: {' '.join(message.split())}\n")
+    return status
+
+
+def _follow(parent: int) -> None:
+    """End with the process that started this one, should it be killed."""
+    while os.getppid() == parent:
+        time.sleep(FOLLOW_S)
+    os._exit(1)
+
+
+def _leave(status: int) -> None:
+    """End this process; one of several that fails does not wait for the others."""
+    sys.stdout.flush()
     sys.stderr.flush()
-    if status and os.environ.get("WORLD_SIZE", "1") != "1":
-        os._exit(status)  # the others may be waiting for this one in a collective
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        if status:
+            os._exit(status)  # the others may be waiting for it in a collective
+        import torch
+
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
     raise SystemExit(status)
+
+
+if __name__ == "__main__":
+    _leave(main())

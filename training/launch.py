@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -21,7 +22,9 @@ from typing import IO, Any
 from s2v_cli.errors import OptionError, TrainingError
 
 POLL_S = 0.2
+SAVING_S = 120.0  # for the step that Ctrl-C lets end, and the checkpoint
 GRACE_S = 10.0  # for the others, when one has ended badly
+LOST = 3  # status of a process that another one left alone; it says nothing
 
 
 def training_words(
@@ -62,22 +65,31 @@ def check_gpus(count: int) -> None:
         raise OptionError(f"gpus is {count}; allowed here: 1 to {there}.")
 
 
-def launch(processes: int, words: Sequence[str]) -> int:
+def launch(processes: int, words: Sequence[str], *, threads: int | None = None) -> int:
     """Run `python -m s2v_cli.training WORDS` in several processes; returns the exit status.
 
-    The first one's notes and errors are shown. When one ends badly, the others are ended.
+    The first one's notes and errors are shown. When one ends badly, the others are ended. Ctrl-C
+    lets them take their step to its end and write a checkpoint.
+
+    Args:
+        processes: how many.
+        words: behind the command.
+        threads: of each process; None shares the cores out, unless OMP_NUM_THREADS says else.
 
     Raises:
-        TrainingError: another one than the first failed; says how.
+        TrainingError: another one than the first failed, or one was killed; says how.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    cores = max(1, (os.cpu_count() or 1) // processes)
     shared = {
+        "OMP_NUM_THREADS": str(threads or os.environ.get("OMP_NUM_THREADS") or cores),
         "WORLD_SIZE": str(processes),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
+    command = [sys.executable, "-m", "s2v_cli.training", *words, "--parent", str(os.getpid())]
     running: list[subprocess.Popen[bytes]] = []
     notes: list[IO[bytes]] = []
     with contextlib.ExitStack() as stack:
@@ -86,40 +98,67 @@ def launch(processes: int, words: Sequence[str]) -> int:
             notes.append(stack.enter_context(tempfile.TemporaryFile()))
             running.append(
                 subprocess.Popen(
-                    [sys.executable, "-m", "s2v_cli.training", *words],
+                    command,
                     env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
                     stdout=subprocess.DEVNULL,
                     stderr=None if rank == 0 else notes[rank],
+                    start_new_session=True,  # Ctrl-C comes from here, and once
                 )
             )
-        return _wait(running, notes)
-
-
-def _wait(running: Sequence[subprocess.Popen[bytes]], notes: Sequence[IO[bytes]]) -> int:
-    while True:
         try:
-            found = [process.poll() for process in running]
-            failed = [rank for rank, status in enumerate(found) if status]
-            if failed:
-                time.sleep(POLL_S)  # the first one may be about to say why itself
-                status = running[0].poll()
-                if status:
-                    return status if status > 0 else 1
-                raise TrainingError(_last_line(notes[failed[0]], failed[0]))
-            if all(status == 0 for status in found):
-                return 0
-            time.sleep(POLL_S)
-        except KeyboardInterrupt:  # they got it too, and the first one writes its checkpoint
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                running[0].wait(timeout=60)
+            return _wait(running, notes)
+        except KeyboardInterrupt:
+            _interrupt(running)
             raise
 
 
-def _last_line(note: IO[bytes], rank: int) -> str:
+def _wait(running: Sequence[subprocess.Popen[bytes]], notes: Sequence[IO[bytes]]) -> int:
+    """Exit status 0 once all have ended well, or that of the first process, which told why."""
+    while True:
+        if any(process.poll() for process in running):
+            _settle(running)
+            break
+        if all(process.poll() == 0 for process in running):
+            return 0
+        time.sleep(POLL_S)
+    found = [process.poll() or 0 for process in running]
+    if found[0] > 0 and found[0] != LOST:
+        return found[0]
+    telling = [rank for rank, status in enumerate(found) if status not in (0, LOST)]
+    if not telling:
+        raise TrainingError("The processes of the training lost each other. Run it again.")
+    raise TrainingError(_reason(notes[telling[0]], telling[0], found[telling[0]]))
+
+
+def _settle(running: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Wait until one tells why, or a moment: the first to end may only have lost another."""
+    until = time.monotonic() + GRACE_S / 2
+    while time.monotonic() < until:
+        if any((process.poll() or 0) not in (0, LOST) for process in running):
+            time.sleep(POLL_S)  # the first one may be about to say why itself
+            return
+        time.sleep(POLL_S)
+
+
+def _reason(note: IO[bytes], rank: int, status: int) -> str:
+    """What a process said last, or what ended it."""
+    what = f"Process {rank} of the training"
+    if status < 0:
+        name = signal.Signals(-status).name
+        short = " (is the memory full?)" if -status == getattr(signal, "SIGKILL", 9) else ""
+        return f"{what} was ended by {name}{short}. Run the same command again to go on."
     note.seek(0)
     lines = [line.strip() for line in note.read().decode(errors="replace").splitlines()]
-    told = next((line for line in reversed(lines) if line), "it said nothing")
-    return f"Process {rank} of the training failed: {told.removeprefix('s2v: error: ')}"
+    told = next((line for line in reversed(lines) if line), f"it ended with status {status}.")
+    return f"{what} failed: {told.removeprefix('s2v: error: ')}"
+
+
+def _interrupt(running: Sequence[subprocess.Popen[bytes]]) -> None:
+    for process in running:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+    with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
+        running[0].wait(timeout=SAVING_S)
 
 
 def _end(running: Sequence[subprocess.Popen[bytes]]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import typer
 
@@ -39,6 +39,13 @@ class _Report:
         if not self.bar and steps and (now - self.told > REPORT_S or step == steps):
             self.console.note(f"step {step} of {steps}, {label}")
             self.told = now
+
+
+class _Workers(NamedTuple):
+    """How many processes share a batch, and how many threads each has; None is what it takes."""
+
+    processes: int
+    threads: int | None
 
 
 def train(
@@ -135,7 +142,7 @@ def train(
         "learning_rate": learning_rate,
         "seed": seed,
     }
-    _check(threads, gpus, processes, resume, fresh)
+    _check(threads, gpus, processes, resume, fresh, device)
     with Console(quiet=quiet) as console:
         console.progress("Reading the data")
         report = _Report(console, bar=sys.stderr.isatty())
@@ -154,18 +161,29 @@ def train(
             from s2v_cli.training.__main__ import parse_settings
 
             flags |= parse_settings(settings or [])
-            result = _align(data, run, recipe, flags, device, fresh, gpus or processes, report)
+            workers = _Workers(gpus or processes or 1, threads)
+            if gpus or processes:
+                device = "cuda" if gpus else "cpu"
+            result = _align(data, run, recipe, flags, device, fresh, workers, report)
     console.result(str(result))
 
 
 def _check(
-    threads: int | None, gpus: int | None, processes: int | None, resume: bool, fresh: bool
+    threads: int | None,
+    gpus: int | None,
+    processes: int | None,
+    resume: bool,
+    fresh: bool,
+    device: DeviceChoice,
 ) -> None:
     for name, value in (("threads", threads), ("gpus", gpus), ("processes", processes)):
         if value is not None and value < 1:
             raise OptionError(f"{name} is {value}; allowed: 1 or more.")
     if gpus is not None and processes is not None:
         raise OptionError("gpus and processes are both given; allowed: one of them.")
+    for name, count, kind in (("gpus", gpus, "cuda"), ("processes", processes, "cpu")):
+        if count is not None and device not in ("auto", kind):
+            raise OptionError(f"device is {device!r}; allowed with --{name}: auto, {kind}.")
     if resume and fresh:
         raise OptionError("resume and fresh are both given; allowed: one of them.")
     if gpus is not None:
@@ -206,7 +224,7 @@ def _align(
     flags: dict[str, Any],
     device: DeviceChoice,
     fresh: bool,
-    processes: int | None,
+    workers: _Workers,
     report: _Report,
 ) -> Path:
     from s2v_cli.training.align.options import load_options
@@ -214,14 +232,14 @@ def _align(
 
     options = load_options(recipe, **flags)
     prepared = ensure_prepared(data, run / "data", report)
-    if processes is None or processes == 1:
+    if workers.processes == 1:
         from s2v_cli.training.align.trainer import align
 
         return align(prepared, run, options, report, device=device, fresh=fresh)
     from s2v_cli.training.launch import launch, training_words
 
     words = training_words(prepared, run, recipe, flags, device=device, fresh=fresh)
-    status = launch(processes, words)
+    status = launch(workers.processes, words, threads=workers.threads)
     if status == 130:
         raise KeyboardInterrupt
     if status:

@@ -68,9 +68,9 @@ def _mean_images(batches: Batches, examples: np.ndarray) -> Tensor:
 
 
 def _even(names: np.ndarray) -> Tensor:
-    """Weights [N] by which all classes count the same; without classes, all sounds do."""
+    """Weights [N] by which each class counts once, and so does each sound without a class."""
     _, places, counts = np.unique(names, return_inverse=True, return_counts=True)
-    return torch.from_numpy(1 / counts[places]).float()
+    return torch.from_numpy(np.where(names < 0, 1.0, 1 / counts[places])).float()
 
 
 def prototypes(batches: Batches) -> Tensor:

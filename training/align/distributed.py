@@ -41,7 +41,7 @@ class _GatherRows(torch.autograd.Function):
         return torch.cat(parts)
 
     @staticmethod
-    def backward(context: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(context: Any, gradient: Tensor) -> Tensor:
         summed = gradient.clone(memory_format=torch.contiguous_format)
         distributed.all_reduce(summed)
         first = distributed.get_rank() * context.rows
@@ -56,7 +56,7 @@ class _SumProcesses(torch.autograd.Function):
         return summed
 
     @staticmethod
-    def backward(context: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(context: Any, gradient: Tensor) -> Tensor:
         summed = gradient.clone(memory_format=torch.contiguous_format)
         distributed.all_reduce(summed)
         return summed
@@ -115,10 +115,33 @@ def synchronise_norms(module: nn.Module, device: torch.device) -> nn.Module:
     return module
 
 
-def mean_of_processes(value: Tensor) -> Tensor:
-    """Mean of a 0-d tensor over the processes, without gradient."""
-    value = value.detach().clone()
+def mean_of_processes(values: Tensor) -> Tensor:
+    """Mean of a tensor over the processes, without gradient."""
+    values = values.detach().clone()
     if _several():
-        distributed.all_reduce(value)
-        value /= distributed.get_world_size()
-    return value
+        distributed.all_reduce(values)
+        values /= distributed.get_world_size()
+    return values
+
+
+def of_first_process(value: float, device: torch.device) -> float:
+    """What the first process has for a value, so that all decide alike."""
+    if not _several():
+        return value
+    shared = torch.tensor([value], dtype=torch.float64, device=device)
+    distributed.broadcast(shared, 0)
+    return float(shared)
+
+
+def lost_others(error: Exception) -> bool:
+    """Whether an error only says that another process is gone."""
+    if not _several() or not isinstance(error, RuntimeError):
+        return False
+    kinds = tuple(
+        kind
+        for name in ("DistError", "DistBackendError", "DistNetworkError")
+        if (kind := getattr(distributed, name, None)) is not None
+    )
+    told = str(error).lower()
+    words = ("gloo", "nccl", "connection closed by peer", "connection reset")
+    return isinstance(error, kinds) or any(word in told for word in words)

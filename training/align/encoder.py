@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
 import torch
@@ -64,14 +65,15 @@ def build_encoder(
             f"from_weights begins with the sound encoder of preset {teacher.preset.name!r}, but "
             f"that is no {network_of(teacher)}. Train it from random weights."
         )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        encoder: nn.Module = kind()
-    if from_weights:
+    if from_weights:  # in its own widths
         own = teacher.sound_encoder
         assert isinstance(own, nn.Module)
-        encoder.load_state_dict({k: v.float() for k, v in own.state_dict().items()})
+        encoder: nn.Module = copy.deepcopy(own).float().cpu()
         _forget_what_is_fitted(encoder)
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            encoder = kind()
     encoder.window_s = float(window_s)  # type: ignore[assignment]
     return encoder.requires_grad_(True)
 
@@ -82,3 +84,6 @@ def _forget_what_is_fitted(encoder: nn.Module) -> None:
         buffer = getattr(encoder, name, None)
         if buffer is not None:
             buffer.zero_()
+    if hasattr(encoder, "calibration"):  # every sound counts as familiar
+        calibration = encoder.get_buffer("calibration")
+        calibration.copy_(torch.tensor([1.0, 0.0, 0.0]))

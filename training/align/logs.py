@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 from collections.abc import Mapping
@@ -27,7 +28,7 @@ class Logs:
         step: that the run goes on from.
 
     Raises:
-        TrainingError: the folder cannot be written.
+        TrainingError: the folder cannot be written, or the disk is full.
     """
 
     def __init__(self, folder: Path, step: int = 0) -> None:
@@ -46,8 +47,9 @@ class Logs:
     def _rows(self) -> list[dict[str, str]]:
         try:
             with self._path.open(newline="", encoding="utf-8") as file:
-                return [row for row in csv.DictReader(file) if (row["step"] or "").isdecimal()]
-        except (OSError, KeyError, csv.Error):
+                rows = csv.DictReader(file)
+                return [row for row in rows if row["step"].isdecimal() and row["value"]]
+        except (OSError, ValueError, KeyError, AttributeError, csv.Error):
             return []
 
     def write(self, step: int, figures: Mapping[str, float]) -> None:
@@ -85,4 +87,14 @@ def _tensorboard(folder: Path, step: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+    try:
+        return SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+    except OSError as error:
+        raise TrainingError(f"Cannot write into {folder}: {error.strerror}.") from None
+
+
+def forget_logs(run: Path) -> None:
+    """Remove the figures of an earlier training of this run."""
+    for path in (run / CSV_FILE, *(run / TENSORBOARD_FOLDER).glob("events.out.tfevents.*")):
+        with contextlib.suppress(OSError):
+            path.unlink()

@@ -134,6 +134,8 @@ class AlignOptions:
         self._check("mix_db", fits and pair[0] <= pair[1], "two levels in dB, the lower first")
         if self.batch < 2 and self.loss != "l2":
             self._refuse("batch", "2 or more, as the loss tells pairs from each other")
+        if self.learn_temperature and self.loss == "l2":
+            self._refuse("learn_temperature", "false with loss 'l2', which has none")
         if self.batch < self.accumulate:
             self._refuse("accumulate", f"up to the batch, {self.batch}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -92,3 +93,10 @@ def _spread(dataset: PairDataset, held_out: Batches, count: int) -> list[int]:
         turns[name] = turns.get(name, -1) + 1
         ranked.append((turns[name], index))
     return [index for _, index in sorted(ranked, key=lambda pair: pair[0])[:count]]
+
+
+def forget_samples(run: Path) -> None:
+    """Remove the sheets of an earlier training of this run."""
+    for path in (run / SAMPLES_FOLDER).glob("step-*.png"):
+        with contextlib.suppress(OSError):
+            path.unlink()

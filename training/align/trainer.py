@@ -15,32 +15,40 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
+from pickle import PickleError
 from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
+from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
-from s2v_cli.errors import OptionError, TrainingError
+from s2v_cli.device import find_device
+from s2v_cli.errors import DeviceError, OptionError, TrainingError
 from s2v_cli.options import DeviceChoice
 from s2v_cli.pipeline import Sound2Vision
+from s2v_cli.presets import PRESET_FILE
 from s2v_cli.training.align.augment import blank
 from s2v_cli.training.align.batches import Batch, Batches
 from s2v_cli.training.align.distributed import (
     gather_rows,
     mean_of_processes,
+    of_first_process,
     synchronise_norms,
 )
 from s2v_cli.training.align.encoder import build_encoder
 from s2v_cli.training.align.export import export_run
 from s2v_cli.training.align.features import ImageFeatures
-from s2v_cli.training.align.logs import Logs
+from s2v_cli.training.align.logs import CSV_FILE, Logs, forget_logs
 from s2v_cli.training.align.options import AlignOptions
-from s2v_cli.training.align.samples import Samples
+from s2v_cli.training.align.samples import Samples, forget_samples
 from s2v_cli.training.align.validation import validate
 from s2v_cli.training.loop import average_weights, learning_rate_at, save_checkpoint
 from s2v_cli.training.losses import AlignmentLoss
+from s2v_cli.training.manifest import is_prepared
 from s2v_cli.training.pairs import PairDataset
 from s2v_cli.training.precision import half_precision_of
 from s2v_cli.training.recipe import StageOptions
@@ -49,7 +57,10 @@ Progress = Callable[[str, int, int, dict[str, float]], None]
 
 STAGE = "align"
 CHECKPOINT = "checkpoint.pt"
+LOCK = "train.lock"
 CHECKPOINT_EVERY_S = 120.0
+DATASET, IMAGE_ENCODER = "dataset", "image encoder"  # that a checkpoint is of
+WAIT_H = 24  # for a process that computes image features or draws samples while others wait
 LOG_EVERY = 10  # steps
 MAY_CHANGE = frozenset({"workers", "samples", "close_gap"})  # between a run and its continuation
 
@@ -78,13 +89,34 @@ def align(
 
     Raises:
         TrainingError: data that do not fit, other options than the checkpoint's, a loss that is
-            not finite, a vanished shard, or a folder that cannot be written.
+            not finite, a vanished shard, a folder that cannot be written, or another training in
+            it.
         OptionError: an option outside its range or that does not fit the teacher.
         PresetError, WeightsError: the teacher cannot be loaded.
+        DeviceError: this machine does not have the device.
     """
-    trainer = Trainer(data, run, options, progress, device=device, fresh=fresh)
-    trainer.train()
-    return trainer.finish()
+    accelerator = _accelerator(device)
+    _make_folder(run)
+    with _alone(run) if accelerator.is_main_process else contextlib.nullcontext():
+        trainer = Trainer(accelerator, data, run, options, progress, fresh=fresh)
+        trainer.train()
+        return trainer.finish()
+
+
+def _accelerator(device: DeviceChoice) -> Accelerator:
+    """This process among those that `accelerate launch` or `torchrun` started, or alone."""
+    kind = find_device(device).type
+    waiting = InitProcessGroupKwargs(timeout=timedelta(hours=WAIT_H))
+    try:
+        accelerator = Accelerator(cpu=kind == "cpu", kwargs_handlers=[waiting])
+    except ValueError:  # its device is the process's, for good
+        accelerator = Accelerator()
+    if accelerator.device.type != kind:
+        raise DeviceError(
+            f"device is {kind!r}, but this process has trained on {accelerator.device.type!r}; "
+            "start another one."
+        )
+    return accelerator
 
 
 class _Aligned(nn.Module):
@@ -128,27 +160,25 @@ class Trainer:
 
     def __init__(
         self,
+        accelerator: Accelerator,
         data: Path,
         run: Path,
         options: AlignOptions,
         progress: Progress | None = None,
         *,
-        device: DeviceChoice = "auto",
         fresh: bool = False,
     ) -> None:
-        self.accelerator = Accelerator(
-            cpu=device == "cpu",
-        )
-        self.device = self.accelerator.device
-        self.main = self.accelerator.is_main_process
+        self.accelerator = accelerator
+        self.device = accelerator.device
+        self.main = accelerator.is_main_process
         self.progress = progress if self.main else None
         self.run = run
         self.dataset = PairDataset.open(data)
-        self.teacher = Sound2Vision.load(options.teacher, device=device)
-        self.options = options.resolved(self.teacher.space, self._window_s())
-        world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        _check_alone(run)
-        self._make_folder()
+        self.teacher = Sound2Vision.load(
+            options.teacher, device=cast(DeviceChoice, self.device.type)
+        )
+        self.options = options.resolved(self.teacher.space, float(self.teacher.preset.window_s))
+        world, rank = accelerator.num_processes, accelerator.process_index
         features = self._features(data)
         self.batches = Batches(self.dataset, features, self.options, rank=rank, world=world)
         self._check_accumulate(world)
@@ -159,10 +189,6 @@ class Trainer:
         self.step, self.best, self.stale = 0, -math.inf, 0
         self.best_weights: dict[str, Tensor] | None = None
         self._restore(fresh)
-
-    def _window_s(self) -> float:
-        """The window of the network that is trained, which need not be the teacher's own."""
-        return float(self.teacher.preset.window_s)
 
     def _features(self, data: Path) -> ImageFeatures:
         cache = _cache_of(data, self.run)
@@ -209,44 +235,57 @@ class Trainer:
 
     # Checkpoints
 
-    def _make_folder(self) -> None:
-        try:
-            self.run.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise TrainingError(f"Cannot make the folder {self.run}: {error.strerror}.") from None
-
     def _told(self) -> dict[str, Any]:
         """What a continuation must have in common with its checkpoint."""
         kept = {k: v for k, v in self.options.as_table().items() if k not in MAY_CHANGE}
-        return {**kept, "data": self.dataset.digest}
+        image_encoder = self.teacher.weights_sha256.get("image_encoder", "")
+        return {**kept, DATASET: self.dataset.digest, IMAGE_ENCODER: image_encoder}
 
     def _restore(self, fresh: bool) -> None:
         path = self.run / CHECKPOINT
-        if fresh or not path.is_file():
-            return
+        if path.is_file() and not fresh:
+            self._read(path)
+        if of_first_process(float(self.step), self.device) != self.step:
+            raise TrainingError(
+                f"The processes do not find the same checkpoint in {self.run}. Give an --out that "
+                "all machines see."
+            )
+        if self.main and not self.step:  # else a kill before the first checkpoint brings it back
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+            forget_logs(self.run)
+            forget_samples(self.run)
+
+    def _read(self, path: Path) -> None:
         try:
             state = torch.load(path, map_location=self.device, weights_only=True)
-            told = state["told"]
-        except (OSError, RuntimeError, KeyError, ValueError, EOFError) as error:
+            told = dict(state["told"])
+        except (OSError, RuntimeError, KeyError, TypeError, ValueError, EOFError, PickleError):
             raise TrainingError(
-                f"Cannot read the checkpoint {path}: {str(error).splitlines()[0]}. Begin again "
-                "with --fresh."
+                f"Cannot read the checkpoint {path}. Begin again with --fresh, or give another "
+                "--out."
             ) from None
         for name, value in self._told().items():
             if told.get(name) != value:
-                what = "the dataset" if name == "data" else f"{name} {told.get(name)!r}"
-                now = "is another one now" if name == "data" else f"is {value!r} now"
+                known = name in (DATASET, IMAGE_ENCODER)
+                what = f"another {name}" if known else f"{name} {told.get(name)!r}, not {value!r}"
                 raise TrainingError(
-                    f"The run in {self.run} was begun with {what}, which {now}. Go on with what "
-                    "it was begun with, begin again with --fresh, or give another --out."
+                    f"The run in {self.run} was begun with {what}. Go on with what it was begun "
+                    "with, begin again with --fresh, or give another --out."
                 )
-        self.step, self.best, self.stale = state["step"], state["best"], state["stale"]
-        self.encoder.load_state_dict(state["encoder"])
-        self.average.load_state_dict(state["average"])
-        self.loss.load_state_dict(state["loss"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.best_weights = state["best_weights"]
+        try:
+            self.step, self.best, self.stale = state["step"], state["best"], state["stale"]
+            self.encoder.load_state_dict(state["encoder"])
+            self.average.load_state_dict(state["average"])
+            self.loss.load_state_dict(state["loss"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.scaler.load_state_dict(state["scaler"])
+            self.best_weights = state["best_weights"]
+        except (KeyError, RuntimeError, ValueError):
+            raise TrainingError(
+                f"The checkpoint {path} is of another version of s2v. Begin again with --fresh, or "
+                "give another --out."
+            ) from None
 
     def save(self) -> None:
         """Write the checkpoint; a kill at any moment leaves the old one or this one."""
@@ -277,60 +316,74 @@ class Trainer:
         try:
             with _patient() as interrupted:
                 for batch in self.batches.iterate(self.step, self.steps):
-                    figures = self._take(batch)
+                    figures, stop = self._take(batch, interrupted)
                     self.step += 1
-                    if self.step % self.every == 0 or self.step == self.steps:
+                    validated = self.step % self.every == 0 or self.step == self.steps
+                    if validated:
                         figures |= self._validate(logs, samples)
-                        self.save()
+                    if logs and (validated or self.step % LOG_EVERY == 0 or self.step == 1):
+                        logs.write(self.step, figures)
+                    if validated or stop or time.monotonic() - saved > CHECKPOINT_EVERY_S:
+                        self.save()  # after the log, which so never lacks a step
                         saved = time.monotonic()
-                    elif interrupted() or time.monotonic() - saved > CHECKPOINT_EVERY_S:
-                        self.save()
-                        saved = time.monotonic()
-                    self._tell(logs, figures)
-                    if interrupted():
+                    if self.progress:
+                        self.progress(STAGE, self.step, self.steps, figures)
+                    if stop:
                         raise KeyboardInterrupt
                     if self.stopped():
                         break
+        except torch.cuda.OutOfMemoryError:
+            share = self.options.batch // self.accelerator.num_processes
+            raise TrainingError(
+                f"{share} pairs do not fit into the memory of {self.device} at once. Give --set "
+                f"accumulate={2 * self.options.accumulate}, or a smaller --batch."
+            ) from None
         finally:
             if logs:
                 logs.close()
-
-    def _tell(self, logs: Logs | None, figures: dict[str, float]) -> None:
-        if logs and (len(figures) > 2 or self.step % LOG_EVERY == 0 or self.step == 1):
-            logs.write(self.step, figures)
-        if self.progress:
-            self.progress(STAGE, self.step, self.steps, figures)
 
     def stopped(self) -> bool:
         """Whether all steps are taken, or validation has not improved for too long."""
         patience = self.options.patience
         return self.step >= self.steps or bool(patience and self.stale >= patience)
 
-    def _take(self, batch: Batch) -> dict[str, float]:
-        """One step; returns loss and learning rate."""
+    def _take(self, batch: Batch, interrupted: Callable[[], bool]) -> tuple[dict[str, float], bool]:
+        """One step; returns its figures, and whether any process was told to stop."""
         rate = self._rate()
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.aligned.train()
         self.optimiser.zero_grad()
         spectrogram = self._spectrogram(batch)
-        image = batch.image_embedding.to(self.device)
-        loss = self._backward(spectrogram, image)
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"The loss is {loss} at step {self.step + 1}, with the sounds "
-                f"{self._named(batch)}. Lower --learning-rate (now "
-                f"{self.options.learning_rate:g}) or give --clip-norm; the last checkpoint is "
-                "kept."
-            )
+        own = self._backward(spectrogram, batch.image_embedding.to(self.device))
+        asked = torch.tensor(float(interrupted()), device=self.device)
+        loss, stop = mean_of_processes(torch.stack([own.float(), asked])).tolist()
+        self._check_finite("loss", loss, batch)
         self.scaler.unscale_(self.optimiser)
-        if self.options.clip_norm:
-            torch.nn.utils.clip_grad_norm_(self.aligned.parameters(), self.options.clip_norm)
+        norm = float(
+            torch.nn.utils.clip_grad_norm_(
+                self.aligned.parameters(), self.options.clip_norm or math.inf
+            )
+        )
+        if not self.scaler.is_enabled():  # which leaves such a step out, and scales less
+            self._check_finite("gradient", norm, batch)
         self.scaler.step(self.optimiser)
         self.scaler.update()
         decay = min(self.options.ema, (self.step + 1) / (self.step + 10))
         average_weights(self.average, self.encoder, decay)
-        return {"loss": loss, "learning_rate": rate}
+        figures = {"loss": loss, "learning_rate": rate, "gradient": norm}
+        if self.options.learn_temperature:
+            figures["temperature"] = float(self.loss.temperature.detach())
+        return figures, bool(stop)
+
+    def _check_finite(self, what: str, value: float, batch: Batch) -> None:
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"The {what} is {value} at step {self.step + 1}, with the sounds "
+                f"{self._named(batch)}. Lower --learning-rate (now "
+                f"{self.options.learning_rate:g}) or give --set clip_norm=1, and --fresh; the "
+                "last checkpoint is kept."
+            )
 
     def _named(self, batch: Batch) -> str:
         names = [self.dataset.key(int(index)) for index in batch.example[:3]]
@@ -356,13 +409,13 @@ class Trainer:
             spectrogram: Tensor = self.encoder.spectrogram(wave)  # type: ignore[operator]
             return blank(spectrogram, batch.masks)
 
-    def _backward(self, spectrogram: Tensor, image: Tensor) -> float:
-        """Gradients of one batch; returns its loss, the mean over all processes."""
+    def _backward(self, spectrogram: Tensor, image: Tensor) -> Tensor:
+        """Gradients of one batch; returns the loss of this process's pairs, 0-d."""
         parts = self.options.accumulate
         if parts == 1:
-            loss = self.aligned(spectrogram, image, self.dtype)
+            loss: Tensor = self.aligned(spectrogram, image, self.dtype)
             self.scaler.scale(loss).backward()
-            return float(mean_of_processes(loss))
+            return loss.detach()
         # Negatives are of the whole batch: embeddings first, then the gradient that each has, then
         # each part again with it (gradient caching; Gao et al., 2021).
         module = self._module()
@@ -377,7 +430,7 @@ class Trainer:
             whole = number == parts - 1 or self.accelerator.num_processes == 1
             with contextlib.nullcontext() if whole else self.accelerator.no_sync(self.aligned):
                 self.aligned(part, image[: len(part)], self.dtype, gradient).backward()
-        return float(mean_of_processes(loss))
+        return loss.detach()
 
     def _module(self) -> _Aligned:
         return cast(_Aligned, self.accelerator.unwrap_model(self.aligned))
@@ -387,19 +440,20 @@ class Trainer:
         if not len(self.held_out.sounds):
             return {}
         encoder = self.average.eval()
-        figures = validate(encoder, self.loss, self.held_out, self.device)
-        score = figures["score"]
+        share = self.options.batch // self.accelerator.num_processes // self.options.accumulate
+        figures = validate(encoder, self.loss, self.held_out, self.device, share)
+        score = of_first_process(figures.pop("score"), self.device)  # they must stop together
         if score > self.best:
             self.best, self.stale = score, 0
             if self.options.patience:
                 self.best_weights = {k: v.clone() for k, v in encoder.state_dict().items()}
-        else:
+        elif not math.isnan(score):
             self.stale += 1
         if self.main:
             picture = samples.draw(encoder, self.step)
             if picture is not None and logs:
                 logs.show(self.step, "samples", picture)
-        return {k: v for k, v in figures.items() if k != "score"}
+        return figures
 
     def finish(self) -> Path:
         """Write the preset; returns the run's folder."""
@@ -472,7 +526,31 @@ def _cache_of(data: Path, run: Path) -> Path:
     return folder
 
 
-def _check_alone(run: Path) -> None:
-    """Refuse a folder that holds something else than a run."""
-    if run.is_file():
-        raise TrainingError(f"{run} is a file; give a folder for the run.")
+def _make_folder(run: Path) -> None:
+    """Make the run's folder; refuse one that holds something else."""
+    if is_prepared(run):
+        raise TrainingError(f"{run} is a dataset; give another --out for the run.")
+    if (run / PRESET_FILE).exists() and not any((run / f).exists() for f in (CHECKPOINT, CSV_FILE)):
+        raise TrainingError(
+            f"{run} holds a preset that was not trained there; give another --out for the run."
+        )
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingError(
+            f"Cannot make the folder {run}: {error.strerror}. Give another --out."
+        ) from None
+
+
+@contextlib.contextmanager
+def _alone(run: Path) -> Iterator[None]:
+    """Keep other trainings out of the run's folder; a kill ends that, too."""
+    try:
+        with FileLock(run / LOCK, timeout=0):
+            yield
+    except Timeout:
+        raise TrainingError(
+            f"Another training is under way in {run}. Wait for its end, or give another --out."
+        ) from None
+    except OSError as error:
+        raise TrainingError(f"Cannot write into {run}: {error.strerror or error}.") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import cast
 
 import numpy as np
@@ -19,7 +20,11 @@ FEWEST = 2  # pairs that a loss can be told of
 
 @torch.no_grad()
 def validate(
-    encoder: nn.Module, loss: AlignmentLoss, held_out: Batches, device: torch.device
+    encoder: nn.Module,
+    loss: AlignmentLoss,
+    held_out: Batches,
+    device: torch.device,
+    share: int | None = None,
 ) -> dict[str, float]:
     """Figures of the validation split.
 
@@ -28,20 +33,20 @@ def validate(
         loss: of the training.
         held_out: batches of the validation split.
         device: where to compute.
+        share: sounds that are heard at once; None is a batch.
 
     Returns:
         `validation_loss`, the mean over batches; `recall_1`, the share of the sounds whose own
         picture is the nearest of all pictures here (§4.1's R@1, of embeddings instead of
         words); where there are classes, `class_accuracy`, the mean over classes of the share of
         sounds that lie nearest to the mean training picture of their class; and `score`, that
-        accuracy, or else the negated loss: higher is better.
+        accuracy, or else the negated loss: higher is better; NaN where there is neither.
     """
     sounds, images, examples, losses = [], [], [], []
     for batch in held_out.once():
         image = batch.image_embedding.to(device)
-        spectrogram = encoder.spectrogram(batch.wave.to(device))  # type: ignore[operator]
-        feature_map = encoder.feature_map(spectrogram)  # type: ignore[operator]
-        sound = encoder.embed(feature_map).float()  # type: ignore[operator]
+        parts = batch.wave.to(device).split(share or len(batch.wave))
+        sound = torch.cat([_hear(encoder, part) for part in parts])
         if len(sound) >= FEWEST:
             losses.append(float(loss(sound, image)))
         sounds.append(sound.cpu())
@@ -59,8 +64,15 @@ def validate(
     found = _class_accuracy(sound, example, held_out, unit)
     if found is not None:
         figures["class_accuracy"] = found
-    figures["score"] = found if found is not None else -figures.get("validation_loss", 0.0)
+    figures["score"] = found if found is not None else -figures.get("validation_loss", math.nan)
     return figures
+
+
+def _hear(encoder: nn.Module, wave: Tensor) -> Tensor:
+    spectrogram = encoder.spectrogram(wave)  # type: ignore[operator]
+    feature_map = encoder.feature_map(spectrogram)  # type: ignore[operator]
+    embedding: Tensor = encoder.embed(feature_map)  # type: ignore[operator]
+    return embedding.float()
 
 
 def nearest(rows: Tensor, others: Tensor, unit: bool) -> Tensor:
