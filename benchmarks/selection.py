@@ -252,6 +252,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--preset", default="mini", help="of the scorer: name, folder or TOML file")
     parser.add_argument("--out", type=Path, required=True, help="folder for figures and the sheet")
     parser.add_argument("--judge", type=Path, help="folder of a trained judge; OUT if left")
+    parser.add_argument("--sheet", nargs="+", metavar="CLIP", help="on the sheet; all if left")
     parser.add_argument("--cache", type=Path, help="folder of decoded photos; OUT/cache if left")
     given = parser.parse_args(arguments)
     try:
@@ -271,8 +272,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_file(content.encode(), given.out / "selection.json", overwrite=True)
         rows = []
         for clip in clips:
-            scores = clip.scores(DEFAULT)
-            rows.append(Comparison.of(clip.name, clip.frames, clip.times_s, scores))
+            if given.sheet is None or clip.name in given.sheet:
+                scores = clip.scores(DEFAULT)
+                rows.append(Comparison.of(clip.name, clip.frames, clip.times_s, scores))
         sheet = selection_sheet(rows)
         save_picture(sheet, given.out / "selection.png", overwrite=True)
     except S2VError as error:
