@@ -239,7 +239,7 @@ def test_nobody_imports_click() -> None:
 def test_the_library_neither_prints_nor_exits() -> None:
     wrong = []
     for module, path in SOURCES.items():
-        if part(module) in COMMAND_SIDE:
+        if part(module) in COMMAND_SIDE or module.endswith(".__main__"):
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in (
