@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import soundfile
 import torch
 from PIL import Image
 
@@ -20,7 +21,7 @@ from s2v_cli.presets import load_preset
 from s2v_cli.training import loop
 from s2v_cli.training.recipe import Recipe, StageOptions, load_recipe
 from s2v_cli.training.run import STAGES, Run
-from tests.training.drawn_pairs import write_classes
+from tests.training.drawn_pairs import write_classes, write_pairs
 
 RECIPE = """
 name = "tiny"
@@ -188,7 +189,20 @@ def test_every_stage_of_a_prepared_dataset_can_be_killed(
     assert len(files) == 4
     for name in files:
         assert (preset / name).read_bytes() == (whole / name).read_bytes(), name
-    assert len(Sound2Vision.load(preset, device="cpu").space.name) > 0
+
+
+@pytest.mark.slow
+def test_pairs_without_classes_and_without_validation_train_too(
+    tiny_recipe: Path, tmp_path: Path
+) -> None:
+    data = write_pairs(tmp_path / "data", train=10, validation=0)
+    preset = Run(data, tmp_path / "run", load_recipe(str(tiny_recipe))).train()
+    log = (tmp_path / "run/sound_encoder.csv").read_text()
+    assert "loss" in log and "validation" not in log
+    wave = 0.1 * torch.randn(16_000, generator=torch.Generator().manual_seed(0))
+    soundfile.write(tmp_path / "noise.wav", wave.numpy(), 16_000)
+    (picture,) = Sound2Vision.load(preset, device="cpu").generate(tmp_path / "noise.wav", seed=1)
+    assert picture.size == (128, 128)
 
 
 def test_a_recipe_of_one_stage_takes_the_rest_from_its_teacher(
