@@ -64,7 +64,7 @@ class _Report:
 
     def __call__(self, stage: str, step: int, steps: int, figures: dict[str, float]) -> None:
         now = time.monotonic()
-        if now - self.told > REPORT_S or step == steps:
+        if now - self.told > REPORT_S or step == steps or stage == "early_stop":
             self.told = now
             told = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
             sys.stderr.write(f"s2v: {stage} {step} of {steps}{': ' if told else ''}{told}\n")

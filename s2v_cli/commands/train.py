@@ -14,7 +14,6 @@ from s2v_cli.options import DeviceChoice
 
 REPORT_S = 60.0  # between lines of progress where there is no terminal to draw a bar on
 
-
 Loss = Literal["auto", "l2-infonce", "cosine-infonce", "raw-infonce", "l2"]
 
 
@@ -29,16 +28,29 @@ class _Report:
 
     def __call__(self, stage: str, step: int, steps: int, figures: dict[str, float]) -> None:
         now = time.monotonic()
+        if stage == "early_stop":
+            self.console.note(
+                f"ended at step {step} of {steps}: validation has not been better than "
+                f"{figures['best']:.4g} for too long. The weights of then are kept."
+            )
+            return
         if stage != self.stage:
-            self.stage, self.began, self.first, self.told = stage, now, step - 1, 0.0
-        rate = (step - self.first) / max(now - self.began, 1e-3)
-        left = time.strftime("%H:%M:%S", time.gmtime(max(0.0, steps - step) / max(rate, 1e-6)))
-        loss = f"loss {figures['loss']:.3f}, " if "loss" in figures else ""
-        label = f"{stage}: {loss}{rate:.2f} steps/s, {left} left"
+            self.stage, self.began, self.first, self.told = stage, now, step, 0.0
+        loss = f" loss {figures['loss']:.3f}" if "loss" in figures else ""
+        pace = ""
+        if step > self.first:
+            rate = (step - self.first) / max(now - self.began, 1e-3)
+            pace = f"{',' if loss else ''} {rate:.2f} steps/s, {_clock((steps - step) / rate)} left"
+        label = f"{stage}:{loss}{pace}".removesuffix(":")
         self.console.progress(label, step, steps or None)
         if not self.bar and steps and (now - self.told > REPORT_S or step == steps):
             self.console.note(f"step {step} of {steps}, {label}")
             self.told = now
+
+
+def _clock(seconds: float) -> str:
+    minutes, second = divmod(round(max(0.0, seconds)), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{second:02d}"
 
 
 class _Workers(NamedTuple):

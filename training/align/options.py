@@ -50,7 +50,7 @@ class AlignOptions:
         clip_norm: longest gradient; 0 is off.
         patience: validations without a better score after which training stops, and the best
             weights are kept; 0 is off, and the last weights are kept.
-        validate_every: steps between validations; None is once an epoch.
+        validate_every: steps between validations; None is once an epoch, and 50 or more.
         precision: `auto` is bfloat16 where the device has it, else float32.
         compile: compile the encoder with torch.compile.
         seed: of weights, order and augmentation.

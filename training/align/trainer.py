@@ -56,6 +56,8 @@ from s2v_cli.training.recipe import StageOptions
 Progress = Callable[[str, int, int, dict[str, float]], None]
 
 STAGE = "align"
+EARLY_STOP = "early_stop"  # told once where patience ends a training
+FEWEST_BETWEEN = 50  # steps between validations, where an epoch is shorter
 CHECKPOINT = "checkpoint.pt"
 LOCK = "train.lock"
 CHECKPOINT_EVERY_S = 120.0
@@ -184,7 +186,8 @@ class Trainer:
         self._check_accumulate(world)
         self.held_out = Batches(self.dataset, features, self.options, split="validation")
         self.steps = self.options.steps or self.options.epochs * self.batches.steps_per_epoch
-        self.every = self.options.validate_every or self.batches.steps_per_epoch
+        epoch = max(self.batches.steps_per_epoch, FEWEST_BETWEEN)
+        self.every = self.options.validate_every or epoch
         self._build(world, rank)
         self.step, self.best, self.stale = 0, -math.inf, 0
         self.best_weights: dict[str, Tensor] | None = None
@@ -332,6 +335,8 @@ class Trainer:
                         raise KeyboardInterrupt
                     if self.stopped():
                         break
+            if self.step < self.steps and self.progress:
+                self.progress(EARLY_STOP, self.step, self.steps, {"best": self.best})
         except torch.cuda.OutOfMemoryError:
             share = self.options.batch // self.accelerator.num_processes
             raise TrainingError(

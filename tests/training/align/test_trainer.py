@@ -234,7 +234,9 @@ def test_patience_keeps_the_best_weights(
         trainer_module, "validate", lambda *given: {"recall_1": 0.0, "score": next(scores)}
     )
     options = dataclasses.replace(OPTIONS, steps=40, validate_every=1, patience=2, ema=0.0)
-    run = align(classes, tmp_path / "run", options)
+    told = []
+    run = align(classes, tmp_path / "run", options, lambda *report: told.append(report))
+    assert told[-1] == ("early_stop", 4, 40, {"best": 0.6})
     state = state_of(run)
     assert (state["step"], state["best"], state["stale"]) == (4, 0.6, 2)
     best = Sound2Vision.load(run, device="cpu").sound_encoder.state_dict()  # type: ignore[attr-defined]
