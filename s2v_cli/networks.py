@@ -119,8 +119,11 @@ def _module(
 
         tensors = setting.tensors()
         kind = _find(home)
-        with torch.device("meta"):  # no time and memory for weights that are replaced at once
-            module: nn.Module = kind.like(tensors) if like else kind()
+        try:
+            with torch.device("meta"):  # no time and memory for weights that are replaced at once
+                module: nn.Module = kind.like(tensors) if like else kind()
+        except KeyError as error:
+            raise _of_another_network(setting, f"they lack {error}") from None
         if window:
             module.window_s = float(setting.preset.window_s)  # type: ignore[assignment]
         return _filled(module, tensors, setting)
@@ -190,6 +193,13 @@ def _find(home: str) -> Any:
     return getattr(import_module(f"s2v_cli.{file}"), name)
 
 
+def _of_another_network(setting: Setting, reason: str) -> WeightsError:
+    return WeightsError(
+        f"The weights for {setting.weight.role} of preset {setting.preset.name!r} are of another "
+        f"network: {reason}"
+    )
+
+
 def _filled(module: nn.Module, tensors: Mapping[str, Tensor], setting: Setting) -> nn.Module:
     import torch
 
@@ -197,10 +207,7 @@ def _filled(module: nn.Module, tensors: Mapping[str, Tensor], setting: Setting) 
         module.load_state_dict(tensors, assign=True)
     except RuntimeError as error:
         reason = str(error).splitlines()[1:2] or [str(error)]
-        raise WeightsError(
-            f"The weights for {setting.weight.role} of preset {setting.preset.name!r} are of "
-            f"another network: {reason[0].strip()[:200]}"
-        ) from None
+        raise _of_another_network(setting, reason[0].strip()[:200]) from None
     is_generator = setting.weight.role == "generator"
     dtype = setting.dtype if is_generator else setting.encoder_dtype
     module.to(setting.device, dtype).eval().requires_grad_(False)

@@ -91,7 +91,11 @@ def expected_files() -> set[str]:
         f"s2v_cli/training/recipes/{path.name}"
         for path in (ROOT / "training/recipes").glob("*.toml")
     }
-    return files
+    files |= {
+        f"s2v_cli/training/evaluation/page/{path.name}"
+        for path in (ROOT / "training/evaluation/page").iterdir()
+    }
+    return files | {"s2v_cli/training/prepare/class_lists.toml"}
 
 
 def test_contents(wheel: Path) -> None:

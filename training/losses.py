@@ -150,7 +150,8 @@ class AlignmentLoss(nn.Module):
             sounds = None if sounds is None else F.normalize(sounds, dim=1)
             images = None if images is None else F.normalize(images, dim=1)
         if self.kind == "l2":
-            return torch.linalg.vector_norm(sound - image, dim=1).mean()
+            distance: Tensor = torch.linalg.vector_norm(sound - image, dim=1)
+            return distance.mean()
         sounds = sound if sounds is None else sounds
         images = image if images is None else images
         own = torch.arange(len(sound), device=sound.device) + first
