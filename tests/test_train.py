@@ -108,6 +108,25 @@ def test_gpus_without_cuda_are_one_line(drawn: Path, s2v: RunHere) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (("--processes", "2"), "processes is 2, but {} runs in one process"),
+        (("--fresh",), "fresh is given, but {} keeps what it has done"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("of", "name"),
+    [(("--recipe", "mini"), "a recipe of stages"), (("--ablate", "ablation"), "an ablation")],
+)
+def test_what_only_alignment_has_is_refused(
+    drawn: Path, s2v: RunHere, given: tuple[str, ...], told: str, of: tuple[str, ...], name: str
+) -> None:
+    ran = s2v("train", drawn / "pairs", *of, *given)
+    assert ran.status == 2
+    assert ran.complaints[0].startswith(f"s2v: error: {told.format(name)}")
+
+
 @pytest.mark.slow
 def test_two_processes_of_the_command(drawn: Path, s2v: RunHere) -> None:
     ran = s2v("train", drawn / "pairs", "--out", "mine", *SHORT, "--processes", "2")

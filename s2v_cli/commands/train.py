@@ -159,6 +159,8 @@ def train(
         console.progress("Reading the data")
         report = _Report(console, bar=sys.stderr.isatty())
         kind, run = _plan(recipe, ablate, out, {**flags, "--set": settings})
+        if kind != "align":
+            _check_alone(kind, gpus=gpus, processes=processes, fresh=fresh, device=device)
         if resume and not _begun(run):
             raise OptionError(f"resume: {run} has no checkpoint. Leave --resume out to begin.")
         if threads is not None:
@@ -168,7 +170,7 @@ def train(
         if kind == "ablation":
             result = _ablate(data, run, str(ablate), report)
         elif kind == "stages":
-            result = _run_stages(data, run, recipe, report, console)
+            result = _run_stages(data, run, recipe, device, report, console)
         else:
             from s2v_cli.training.__main__ import parse_settings
 
@@ -202,6 +204,24 @@ def _check(
         from s2v_cli.training.launch import check_gpus
 
         check_gpus(gpus)
+
+
+def _check_alone(
+    kind: str, *, gpus: int | None, processes: int | None, fresh: bool, device: DeviceChoice
+) -> None:
+    """Refuse what only the training of a sound encoder has."""
+    what = "an ablation" if kind == "ablation" else "a recipe of stages"
+    for name, value in (("gpus", gpus), ("processes", processes)):
+        if value is not None:
+            raise OptionError(
+                f"{name} is {value}, but {what} runs in one process; leave --{name} out."
+            )
+    if fresh:
+        raise OptionError(
+            f"fresh is given, but {what} keeps what it has done; give another --out to begin again."
+        )
+    if kind == "ablation" and device != "auto":
+        raise OptionError(f"device is {device!r}; allowed for {what}: auto.")
 
 
 def _plan(
@@ -259,11 +279,13 @@ def _align(
     return run
 
 
-def _run_stages(data: Path, run: Path, recipe: str, report: _Report, console: Console) -> Path:
+def _run_stages(
+    data: Path, run: Path, recipe: str, device: DeviceChoice, report: _Report, console: Console
+) -> Path:
     from s2v_cli.training.recipe import load_recipe
     from s2v_cli.training.run import Run
 
-    work = Run(data, run, load_recipe(recipe), report)
+    work = Run(data, run, load_recipe(recipe), report, device=device)
     if not work.speech:
         console.note(f"{data} has no speech/: the preset will have no speech encoder.")
     return work.train()
