@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from s2v_cli.errors import OptionError, S2VError, TrainingError
 from s2v_cli.space import EmbeddingSpace
 from s2v_cli.training.align.options import AlignOptions, align_recipes, load_options, options_from
 
+ROOT = Path(__file__).parents[3]
 UNIT = EmbeddingSpace("mini", 256, "unit")
 RAW = EmbeddingSpace("openclip-vit-h", 1024, "raw")
 
@@ -127,3 +130,17 @@ def test_a_recipe_that_cannot_be_read_is_named(
     with pytest.raises(S2VError, match=told) as caught:
         load_options(str(recipe))
     assert isinstance(caught.value, TrainingError)
+
+
+def test_the_docs_list_every_key_with_its_default() -> None:
+    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`[^|]*`) \| ([^|]*) \|", text, re.MULTILINE)
+    told = {}
+    for keys, default in rows:
+        names = re.findall(r"`(\w+)`", keys)
+        told |= dict(zip(names, default.split(", ", len(names) - 1) * len(names), strict=False))
+    for field in dataclasses.fields(AlignOptions):
+        assert field.name in told, field.name
+        if isinstance(field.default, bool | int | float):
+            first = told[field.name].split()[0].strip("`,")
+            assert json.loads(first) == field.default, field.name
