@@ -165,7 +165,8 @@ def report(plan: Plan, results: Results, facts: Mapping[str, str]) -> str:
     options = ", ".join(f"{name} {value}" for name, value in plan.shared)
     lines += [
         f"- runs: {done}, seeds {', '.join(map(str, plan.seeds))}; all with {options}",
-        f"- measured on the split `{plan.split}`, {plan.pictures} pictures of each sound",
+        f"- measured on the split `{plan.split}`, {plan.pictures} "
+        f"picture{'s' if plan.pictures > 1 else ''} of each sound",
         "- intervals: 95% over seeds (Student's t); they do not cover the choice of sounds",
     ]
     lines += [f"- {name}: {told}" for name, told in MEANINGS.items()]
