@@ -124,6 +124,9 @@ def _module(
                 module: nn.Module = kind.like(tensors) if like else kind()
         except KeyError as error:
             raise _of_another_network(setting, f"they lack {error}") from None
+        own, space = getattr(module, "space", None), setting.preset.space
+        if own is not None and own.family == space.family:  # which of them, the preset knows
+            module.space = space  # type: ignore[assignment]
         if window:
             module.window_s = float(setting.preset.window_s)  # type: ignore[assignment]
         return _filled(module, tensors, setting)

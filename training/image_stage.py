@@ -23,6 +23,8 @@ from s2v_cli.training.losses import group_contrastive
 from s2v_cli.training.precision import mixed_precision
 from s2v_cli.training.recipe import StageOptions
 
+SIZES = ((0.62, 64), (0.88, 96), (1.0, IMAGE_SIZE))  # px, until a share of the steps
+MIXED = 0.3  # share of the images that another one is mixed into, where photos have classes
 COLOURS = 0.2  # strength of the changes of colour
 COLOURS_ALONE = 0.4  # the same without classes, where colour would tell each photo from all others
 
@@ -73,17 +75,28 @@ class ImageStage:
         """One batch of augmented crops."""
         index = self._draw(generator)
         zoom = crops.random_zoom(len(index), generator)
+        size = next(size for until, size in SIZES if step < until * self.options.steps)
         images = crops.crop(self.pixels[index], zoom, IMAGE_SIZE, generator, wander=0.6)
+        if size != IMAGE_SIZE:
+            images = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
         images = crops.change_colours(images, generator, COLOURS_ALONE if self.alone else COLOURS)
         images = crops.erase(crops.soften(images, generator), generator, 0.2)
-        encoder, head = self.modules["encoder"].train(), self.modules["zoom_head"].train()
+        share = torch.rand(len(index), generator=generator) / 2
+        chosen = torch.rand(len(index), generator=generator) < MIXED
+        share = share * (chosen & (not self.alone))
+        images = torch.lerp(images, images.roll(1, 0), share[:, None, None, None])
+        encoder = cast(MiniImageEncoder, self.modules["encoder"].train())
+        head = self.modules["zoom_head"].train()
         with mixed_precision():
-            embedding = encoder(images.contiguous(memory_format=torch.channels_last))
+            maps = encoder.maps(images.contiguous(memory_format=torch.channels_last))
+        embedding = encoder.embed(maps)
         centres = None if self.alone else cast(nn.Linear, self.modules["centres"]).weight
+        group = self.group[index]
         contrast = group_contrastive(
-            embedding, self.group[index], centres, self.options.temperature
+            embedding, group, centres, self.options.temperature, group.roll(1), share
         )
-        zoom_error = F.mse_loss(head(embedding)[:, 0], zoom.log2() * 2 - 1)
+        error = (head(embedding)[:, 0] - (zoom.log2() * 2 - 1)).square()
+        zoom_error = error[share == 0].mean()
         loss = contrast + self.options.weight("zoom") * zoom_error
         optimiser = self.optimisers["all"]
         optimiser.zero_grad()

@@ -70,7 +70,12 @@ def audio_visual_loss(
 
 
 def group_contrastive(
-    embedding: Tensor, group: Tensor, centres: Tensor | None, temperature: float = 0.1
+    embedding: Tensor,
+    group: Tensor,
+    centres: Tensor | None,
+    temperature: float = 0.1,
+    partner: Tensor | None = None,
+    share: Tensor | None = None,
 ) -> Tensor:
     """Contrast unit embeddings [B, D] by group [B], with each other and with centres [G, D].
 
@@ -78,7 +83,17 @@ def group_contrastive(
     member of a row's group being a positive. With the centres: the same with the row's own centre
     as its one positive (Proxy-NCA with a softmax; Movshovitz-Attias et al., 2017), which learns
     much faster from small batches. The mean of both; without centres, the first alone.
+
+    Rows of mixed images (mixup; Zhang et al., 2018) have a second group, their partner's [B], to
+    which a share [B] of them belongs, 0 to 1. They are contrasted with the centres alone.
     """
+    if centres is not None:
+        to_centres = embedding @ F.normalize(centres, dim=1).T / temperature
+        own = F.cross_entropy(to_centres, group, reduction="none")
+        if partner is not None and share is not None:
+            other = F.cross_entropy(to_centres, partner, reduction="none")
+            own = torch.lerp(own, other, share)
+            embedding, group = embedding[share == 0], group[share == 0]
     logits = embedding @ embedding.T / temperature
     itself = torch.eye(len(embedding), dtype=torch.bool, device=embedding.device)
     positive = (group[:, None] == group[None]) & ~itself
@@ -87,10 +102,7 @@ def group_contrastive(
     mean = (log_share * positive).sum(1) / count.clamp_min(1)
     # In a small batch no row may have a partner.
     among = -mean[count > 0].mean() if bool((count > 0).any()) else mean.sum() * 0
-    if centres is None:
-        return among
-    to_centres = embedding @ F.normalize(centres, dim=1).T / temperature
-    return (F.cross_entropy(to_centres, group) + among) / 2
+    return among if centres is None else (own.mean() + among) / 2
 
 
 class AlignmentLoss(nn.Module):

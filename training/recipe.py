@@ -20,7 +20,7 @@ LOSS_WEIGHTS = {
     "sharpen": ("pixel", "feature", "adversarial", "freeze_encoder"),
     "flow": (),
     "distil": ("guidance", "substeps"),
-    "sound_encoder": (),
+    "sound_encoder": ("classes",),
     "polish": ("pixel", "feature", "adversarial", "freeze_encoder"),
     "speech_encoder": (),
     "gan": (),

@@ -7,6 +7,7 @@ preset whose image encoder then stays as it is.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, partial
@@ -28,6 +29,7 @@ from s2v_cli.generators.mini_codec import LatentDecoder, LatentEncoder
 from s2v_cli.generators.mini_flow import LatentFlow
 from s2v_cli.options import DeviceChoice
 from s2v_cli.pipeline import Sound2Vision
+from s2v_cli.space import EmbeddingSpace
 from s2v_cli.training.bridge import fit_bridge, fit_prior, fit_speech_prior
 from s2v_cli.training.codec_stage import CodecStage, DrawLatents
 from s2v_cli.training.dataset import (
@@ -247,7 +249,7 @@ class Run:
         networks = dict(new)
         resolution = MiniGenerator.resolution
         sample_rate, window_s = MiniSoundEncoder.sample_rate, MiniSoundEncoder.window_s
-        space, model = MiniImageEncoder.space, "mini"
+        space, model = self._space(new), "mini"
         options: tuple[str, ...] = ()
         generate: dict[str, object] = {"truncation": TRUNCATION}
         if self.teacher is not None:
@@ -274,6 +276,14 @@ class Run:
             generate=generate,
             options=options,
         )
+
+    def _space(self, new: Mapping[str, Network]) -> EmbeddingSpace:
+        """The space of the image encoder trained here: a name of its own, as no other is in it."""
+        content = new["image_encoder"].content if "image_encoder" in new else None
+        if content is None:
+            return MiniImageEncoder.space
+        name = f"{MiniImageEncoder.space.family}-{hashlib.sha256(content).hexdigest()[:8]}"
+        return dataclasses.replace(MiniImageEncoder.space, name=name)
 
     def _stage_seed(self, name: str) -> int:
         return self.recipe.seed + STAGES.index(name)

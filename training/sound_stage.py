@@ -6,7 +6,10 @@ holds each paired class at several levels; the level of the sound goes with the 
 photos, so pairs of one class at other levels are negatives, and loudness has to be heard.
 
 There are few recordings, so they are heard in many ways: played faster or slower, through random
-filters, with other sounds behind them, and mixed, a mixture belonging to the photos of both.
+filters, with other sounds behind them, and mixed, a mixture belonging to the photos of both. A
+linear classifier of all sound classes, those without photos too, learns along on the encoder's
+pooled features and is thrown away: what tells sounds apart is learned sooner from their names
+than from photos.
 """
 
 from __future__ import annotations
@@ -62,11 +65,14 @@ class SoundBatch(NamedTuple):
         spectrogram: log-mels of B paired and U other sounds, [B + U, 1, 64, frames].
         image: z^V of the photos, [B, 256].
         shares: how much of sound j belongs to photo k, [B, B], rows sum to 1.
+        classes: how much of each sound belongs to each sound class, [B + U, C], rows sum to 1;
+            None where no classifier learns along.
     """
 
     spectrogram: Tensor
     image: Tensor
     shares: Tensor
+    classes: Tensor | None = None
 
 
 class SoundStage:
@@ -114,12 +120,16 @@ class SoundStage:
             name: by_recording(clips, members)
             for name, members in [*self.train.items(), *self.unpaired.items()]
         }
-        self.modules: dict[str, nn.Module] = {"encoder": MiniSoundEncoder()}
+        encoder = MiniSoundEncoder()
+        self.modules: dict[str, nn.Module] = {"encoder": encoder}
+        self.places: dict[str, int] = {}
+        if options.weight("classes") > 0 and not self.alone:
+            self.places = {name: i for i, name in enumerate([*self.pairs, *self.unpaired])}
+            self.modules["classifier"] = nn.Linear(encoder.head.in_features, len(self.places))
         channels_last(*self.modules.values())
+        parameters = [p for module in self.modules.values() for p in module.parameters()]
         self.optimisers: dict[str, torch.optim.Optimizer] = {
-            "encoder": torch.optim.AdamW(
-                self.modules["encoder"].parameters(), weight_decay=options.weight_decay
-            )
+            "encoder": torch.optim.AdamW(parameters, weight_decay=options.weight_decay)
         }
 
     def _window(self, name: str, generator: torch.Generator) -> Tensor:
@@ -193,7 +203,12 @@ class SoundStage:
             photo_group.repeat(LEVELS), zoom_of_level(level[: len(part)]), generator
         )
         image = blended_embedding(self.table, crop, BLEND, generator)
-        return SoundBatch(spectrogram, image, shares)
+        if not self.places:
+            return SoundBatch(spectrogram, image, shares)
+        names = [*pairs * LEVELS, *(others[i] for i in picks)]
+        classes = F.one_hot(torch.tensor([self.places[n] for n in names]), len(self.places)).float()
+        classes[: len(shares)] = shares @ classes[: len(shares)]
+        return SoundBatch(spectrogram, image, shares, classes)
 
     def step(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
         """One batch."""
@@ -212,11 +227,17 @@ class SoundStage:
             embedding[pairs:],
             batch.shares,
         )
+        figures = {}
+        if batch.classes is not None:
+            guess = self.modules["classifier"](encoder.pooled(feature_map))
+            named = F.cross_entropy(guess, batch.classes)
+            loss = loss + self.options.weight("classes") * named
+            figures["classes"] = named.detach()
         optimiser = self.optimisers["encoder"]
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        return {"loss": loss.detach()}
+        return {"loss": loss.detach(), **figures}
 
     def validate(self, averages: Mapping[str, nn.Module]) -> dict[str, float]:
         """Class mean of the share of validation clips nearest to their photo class's mean.

@@ -97,10 +97,14 @@ class MiniSoundEncoder(nn.Module):
         """Last convolution's map [B, 192, 4, frames / 16] of a log-mel [B, 1, 64, frames]."""
         return self.blocks(self.stem(spectrogram))  # type: ignore[no-any-return]
 
+    def pooled(self, feature_map: Tensor) -> Tensor:
+        """Mean and largest value over time of the map's mean over the bands: [B, 384]."""
+        rows = feature_map.float().mean(dim=2)
+        return torch.cat([rows.mean(dim=2), rows.amax(dim=2)], dim=1)
+
     def heard(self, feature_map: Tensor) -> Tensor:
         """What the sound itself says: [B, 256], unit norm; z^A before the prior."""
-        rows = feature_map.float().mean(dim=2)
-        pooled = torch.cat([rows.mean(dim=2), rows.amax(dim=2)], dim=1)
+        pooled = self.pooled(feature_map)
         with torch.autocast(pooled.device.type, enabled=False):
             weight, bias = self.head.weight.float(), self.head.bias.float()
             contrasted = F.normalize(F.linear(pooled, weight, bias), dim=-1)
