@@ -23,8 +23,13 @@ from s2v_cli.training.losses import group_contrastive
 from s2v_cli.training.precision import mixed_precision
 from s2v_cli.training.recipe import StageOptions
 
-SIZES = ((0.62, 64), (0.88, 96), (1.0, IMAGE_SIZE))  # px, until a share of the steps
+# Side of the crops in px, until a share of the steps.
+SIZES = {
+    "image_encoder": ((0.62, 64), (0.88, 96), (1.0, IMAGE_SIZE)),
+    "refine": ((0.86, 96), (1.0, IMAGE_SIZE)),
+}
 MIXED = 0.3  # share of the images that another one is mixed into, where photos have classes
+ERASED = 0.2  # side of the blanked square, up to
 COLOURS = 0.2  # strength of the changes of colour
 COLOURS_ALONE = 0.4  # the same without classes, where colour would tell each photo from all others
 
@@ -32,14 +37,32 @@ COLOURS_ALONE = 0.4  # the same without classes, where colour would tell each ph
 class ImageStage:
     """Trains a `MiniImageEncoder` on photos uint8 [N, 3, 160, 160].
 
+    Stage `refine` goes on from the networks of `image_encoder`, on larger crops that are neither
+    mixed nor partly blanked: an encoder that is still unsure of the photos that it was shown
+    blurs everything that is learned from their embeddings.
+
+    Args:
+        photos: all of them; only the training split is learned.
+        pixels: of the photos.
+        options: of the training.
+        start: the networks of stage `image_encoder` to go on from; their copy is this stage
+            `refine`.
+
     Attributes:
+        name: "image_encoder" or "refine".
         alone: whether there are photos without a class, so that each is seen twice.
     """
 
-    name = "image_encoder"
     averaged: tuple[str, ...] = ("encoder", "zoom_head")
 
-    def __init__(self, photos: Sequence[Photo], pixels: Tensor, options: StageOptions) -> None:
+    def __init__(
+        self,
+        photos: Sequence[Photo],
+        pixels: Tensor,
+        options: StageOptions,
+        start: Mapping[str, nn.Module] | None = None,
+    ) -> None:
+        self.name = "image_encoder" if start is None else "refine"
         self.options = options
         self.pixels = pixels
         groups = sorted({photo.group for photo in photos})
@@ -59,6 +82,8 @@ class ImageStage:
         if not self.alone:
             self.modules["centres"] = nn.Linear(size, len(groups), bias=False)
         self.modules["zoom_head"] = nn.Linear(size, 1)
+        for name, module in (start or {}).items():
+            self.modules[name].load_state_dict(module.state_dict())
         parameters = [p for module in self.modules.values() for p in module.parameters()]
         self.optimisers: dict[str, torch.optim.Optimizer] = {
             "all": torch.optim.AdamW(parameters, weight_decay=options.weight_decay)
@@ -75,15 +100,19 @@ class ImageStage:
         """One batch of augmented crops."""
         index = self._draw(generator)
         zoom = crops.random_zoom(len(index), generator)
-        size = next(size for until, size in SIZES if step < until * self.options.steps)
+        sizes = SIZES[self.name]
+        size = next(size for until, size in sizes if step < until * self.options.steps)
         images = crops.crop(self.pixels[index], zoom, IMAGE_SIZE, generator, wander=0.6)
         if size != IMAGE_SIZE:
             images = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
         images = crops.change_colours(images, generator, COLOURS_ALONE if self.alone else COLOURS)
-        images = crops.erase(crops.soften(images, generator), generator, 0.2)
-        share = torch.rand(len(index), generator=generator) / 2
-        chosen = torch.rand(len(index), generator=generator) < MIXED
-        share = share * (chosen & (not self.alone))
+        images = crops.soften(images, generator)
+        share = torch.zeros(len(index))
+        if self.name == "image_encoder":
+            images = crops.erase(images, generator, ERASED)
+            chosen = torch.rand(len(index), generator=generator) < MIXED
+            share = torch.rand(len(index), generator=generator) / 2
+            share = share * (chosen & (not self.alone))
         images = torch.lerp(images, images.roll(1, 0), share[:, None, None, None])
         encoder = cast(MiniImageEncoder, self.modules["encoder"].train())
         head = self.modules["zoom_head"].train()

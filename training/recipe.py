@@ -16,6 +16,7 @@ from s2v_cli.errors import TrainingError
 # Loss weights and numbers that a stage reads besides, by stage.
 LOSS_WEIGHTS = {
     "image_encoder": ("zoom",),
+    "refine": ("zoom",),
     "codec": ("pixel", "feature", "adversarial", "freeze_encoder"),
     "sharpen": ("pixel", "feature", "adversarial", "freeze_encoder"),
     "flow": (),

@@ -71,17 +71,19 @@ STAGES = (
     "polish",
     "speech_encoder",
     "gan",
+    "refine",
 )
 ROLES = ("sound_encoder", "image_encoder", "generator", "speech_encoder")
 # What a stage goes on from; without a teacher, an encoder that is needed has to be trained.
 AFTER = {
+    "refine": ("image_encoder",),
     "sharpen": ("codec",),
     "flow": ("codec", "distil"),
     "distil": ("flow",),
     "polish": ("codec", "flow"),
     "codec": ("flow",),
 }
-OF_MINI = frozenset(STAGES) - {"image_encoder", "gan"}  # that need an image encoder as mini's
+OF_MINI = frozenset(STAGES) - {"image_encoder", "refine", "gan"}  # that need an image encoder as mini's
 
 
 class Run:
@@ -289,13 +291,21 @@ class Run:
         return self.recipe.seed + STAGES.index(name)
 
     def image_encoder(self) -> MiniImageEncoder:
-        """Stage `image_encoder`."""
-        options = self.recipe.stage("image_encoder")
-        with _seeded(self._stage_seed("image_encoder")):
-            stage = ImageStage(self.photos, self.pixels, options)
-        seed = self._stage_seed(stage.name)
+        """Stages `image_encoder` and, if listed, `refine`."""
+        parts = self._image_stage("image_encoder", None)
+        if "refine" in self.recipe.names:
+            parts = self._image_stage("refine", parts)
+        return cast(MiniImageEncoder, parts["encoder"])
+
+    def _image_stage(
+        self, name: str, start: Mapping[str, nn.Module] | None
+    ) -> Mapping[str, nn.Module]:
+        """The stage's networks, averaged where averages are kept."""
+        options, seed = self.recipe.stage(name), self._stage_seed(name)
+        with _seeded(seed):
+            stage = ImageStage(self.photos, self.pixels, options, start)
         averages = run_stage(stage, options, self.folder, seed, self.progress)
-        return cast(MiniImageEncoder, averages["encoder"])
+        return {**stage.modules, **averages}
 
     def codec(self, image_encoder: MiniImageEncoder) -> Mapping[str, nn.Module]:
         """Stages `codec` and, if listed, `sharpen`; returns encoder and decoder."""
