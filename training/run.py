@@ -395,7 +395,7 @@ class Run:
         encoder = cast(MiniSoundEncoder, averages["encoder"])
         fit_bridge(encoder, stage)
         fit_familiarity(encoder, clips, waves)
-        fit_prior(encoder, stage)
+        fit_prior(encoder, stage, cast("nn.Linear | None", averages.get("classifier")))
         return encoder
 
     def speech_encoder(self, table: CropTable, start: MiniSoundEncoder | None) -> MiniSpeechEncoder:

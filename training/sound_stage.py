@@ -91,7 +91,7 @@ class SoundStage:
     """
 
     name = "sound_encoder"
-    averaged: tuple[str, ...] = ("encoder",)
+    averaged: tuple[str, ...]
 
     def __init__(
         self,
@@ -126,6 +126,7 @@ class SoundStage:
         if options.weight("classes") > 0 and not self.alone:
             self.places = {name: i for i, name in enumerate([*self.pairs, *self.unpaired])}
             self.modules["classifier"] = nn.Linear(encoder.head.in_features, len(self.places))
+        self.averaged = tuple(self.modules)
         channels_last(*self.modules.values())
         parameters = [p for module in self.modules.values() for p in module.parameters()]
         self.optimisers: dict[str, torch.optim.Optimizer] = {
