@@ -16,7 +16,7 @@ from s2v_cli.training.precision import mixed_precision
 from s2v_cli.training.recipe import StageOptions
 
 BRIDGED = 0.25  # share of the conditions that lie between two groups
-SPREAD = 0.5  # length of the longest noise vector on a condition, in units of the condition's
+SPREAD = 0.35  # length of the longest noise vector on a condition, in units of the condition's
 
 
 def draw_conditions(

@@ -22,6 +22,7 @@ from s2v_cli.training.loop import channels_last, load_checkpoint, save_checkpoin
 from s2v_cli.training.precision import mixed_precision
 
 CROPS = 6  # crops of each photo
+WANDER = 0.3  # of their centres: what a photo shows is mostly in its middle
 NEIGHBOURS = 0.15  # share of a group's crops that counts as "of like zoom", to each side
 
 
@@ -98,7 +99,7 @@ def encode_crops(
         for turn in range(CROPS):
             zoom = crops.random_zoom(len(index), generator)
             for part, by in zip(index.split(128), zoom.split(128), strict=True):
-                images = crops.crop(pixels[part], by, 128, generator, wander=0.6)
+                images = crops.crop(pixels[part], by, 128, generator, WANDER)
                 images = images.contiguous(memory_format=torch.channels_last)
                 with mixed_precision():
                     latents.append(
