@@ -210,9 +210,9 @@ def _of_another_version(setting: Setting, own: EmbeddingSpace, lacking: KeyError
     if preset.space.family != own.family or preset.space == own:
         return _of_another_network(setting, f"they lack {lacking}")
     return WeightsError(
-        f"Preset {preset.name!r} is of the space {preset.space}, which another version of s2v made; "
-        f"the one of this version is {own}, and its {setting.weight.role} has {lacking} besides. "
-        "Train the preset again, or use the version that made it."
+        f"Preset {preset.name!r} is of the space {preset.space}, which another version of s2v "
+        f"made; the one of this version is {own}, and its {setting.weight.role} has {lacking} "
+        "besides. Train the preset again, or use the version that made it."
     )
 
 

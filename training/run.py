@@ -54,8 +54,8 @@ from s2v_cli.training.gan_stage import (
 )
 from s2v_cli.training.image_stage import ImageStage
 from s2v_cli.training.latents import CropTable, encode_crops
-from s2v_cli.training.loop import run_stage
-from s2v_cli.training.recipe import GanOptions, Recipe
+from s2v_cli.training.loop import Stage, run_stage
+from s2v_cli.training.recipe import GanOptions, Recipe, StageOptions
 from s2v_cli.training.sound_stage import SoundStage, paired_classes
 from s2v_cli.training.speech_stage import CALLED_SPEECH, SpeechStage
 from s2v_cli.training.voices import find_speech
@@ -83,7 +83,8 @@ AFTER = {
     "polish": ("codec", "flow"),
     "codec": ("flow",),
 }
-OF_MINI = frozenset(STAGES) - {"image_encoder", "refine", "gan"}  # that need an image encoder as mini's
+# That need an image encoder as mini's.
+OF_MINI = frozenset(STAGES) - {"image_encoder", "refine", "gan"}
 
 
 class Run:
@@ -95,7 +96,7 @@ class Run:
         folder: where checkpoints, logs and the finished preset go.
         recipe: of the stages.
         progress: called with stage, step, steps and figures.
-        device: where the stage `gan` and the teacher compute; all else is on the CPU.
+        device: where it computes. Chance comes from the CPU, so it is the same everywhere.
 
     Raises:
         TrainingError: data of another kind, or without training photos.
@@ -216,7 +217,6 @@ class Run:
     def _train_mini(self, image_encoder: MiniImageEncoder) -> dict[str, Network]:
         """The stages that read the table of encoded crops."""
         names = self.recipe.names
-        image_encoder.cpu()
         new: dict[str, Network] = {}
         codec = self.codec(image_encoder) if "codec" in names else None
         latent_encoder = cast(LatentEncoder, codec["encoder"]) if codec else None
@@ -303,9 +303,14 @@ class Run:
         """The stage's networks, averaged where averages are kept."""
         options, seed = self.recipe.stage(name), self._stage_seed(name)
         with _seeded(seed):
-            stage = ImageStage(self.photos, self.pixels, options, start)
-        averages = run_stage(stage, options, self.folder, seed, self.progress)
+            stage = ImageStage(self.photos, self.pixels, options, start, self.device)
+        averages = self._run(stage, options, seed)
         return {**stage.modules, **averages}
+
+    def _run(self, stage: Stage, options: StageOptions, seed: int) -> dict[str, nn.Module]:
+        """Run a stage; returns its averaged networks, on the CPU."""
+        averages = run_stage(stage, options, self.folder, seed, self.progress)
+        return {name: average.cpu() for name, average in averages.items()}
 
     def codec(self, image_encoder: MiniImageEncoder) -> Mapping[str, nn.Module]:
         """Stages `codec` and, if listed, `sharpen`; returns encoder and decoder."""
@@ -322,10 +327,10 @@ class Run:
         table: CropTable,
     ) -> LatentDecoder:
         """Stage `polish`; returns the decoder."""
-        draw = partial(draw_latents, flow, table)
-        return cast(
-            LatentDecoder, self._codec_stage("polish", image_encoder, codec, draw)["decoder"]
-        )
+        draw = partial(draw_latents, flow.to(self.device), table)
+        polished = self._codec_stage("polish", image_encoder, codec, draw)
+        flow.cpu()
+        return cast(LatentDecoder, polished["decoder"])
 
     def _codec_stage(
         self,
@@ -336,8 +341,13 @@ class Run:
     ) -> Mapping[str, nn.Module]:
         options, seed = self.recipe.stage(name), self._stage_seed(name)
         with _seeded(seed):
-            stage = CodecStage(name, self.photos, self.pixels, teacher, start, options, draw)
-        return run_stage(stage, options, self.folder, seed, self.progress)
+            stage = CodecStage(
+                name, self.photos, self.pixels, teacher, start, options, draw, self.device
+            )
+        averages = self._run(stage, options, seed)
+        if teacher is not None:
+            teacher.cpu()
+        return averages
 
     def tables(
         self, image_encoder: MiniImageEncoder, latent_encoder: LatentEncoder | None
@@ -345,6 +355,9 @@ class Run:
         """Encoded crops of the training and, where there are any, of the validation photos."""
         tables = []
         what = "crops" if latent_encoder else "embeddings"
+        encoders = [image_encoder, *([latent_encoder] if latent_encoder else [])]
+        for encoder in encoders:
+            encoder.to(self.device)
         for split in ("train", "validation"):
             index = self._photos_of(split)
             if not index:
@@ -361,20 +374,19 @@ class Run:
                     self.progress,
                 )
             )
+        for encoder in encoders:
+            encoder.cpu()
         return tables[0], tables[1] if len(tables) > 1 else None
 
     def flow(self, train: CropTable, validation: CropTable | None) -> LatentFlow:
         """Stages `flow` and `distil`; returns the few-step student."""
         options = self.recipe.stage("flow")
         with _seeded(self._stage_seed("flow")):
-            stage = FlowStage(train, validation, options)
-        seed = self._stage_seed("flow")
-        teacher = run_stage(stage, options, self.folder, seed, self.progress)["flow"]
+            stage = FlowStage(train, validation, options, self.device)
+        teacher = cast(LatentFlow, self._run(stage, options, self._stage_seed("flow"))["flow"])
         options = self.recipe.stage("distil")
-        distil = DistilStage(cast(LatentFlow, teacher), train, options, STEPS, SHIFT)
-        seed = self._stage_seed("distil")
-        averages = run_stage(distil, options, self.folder, seed, self.progress)
-        return cast(LatentFlow, averages["flow"])
+        distil = DistilStage(teacher, train, options, STEPS, SHIFT, self.device)
+        return cast(LatentFlow, self._run(distil, options, self._stage_seed("distil"))["flow"])
 
     def sound_encoder(
         self, table: CropTable, hear_level: bool = True, held: CropTable | None = None
@@ -387,11 +399,10 @@ class Run:
         waves = load_waves(clips, self.folder / "cache")
         options = self.recipe.stage("sound_encoder")
         with _seeded(self._stage_seed("sound_encoder")):
-            stage = SoundStage(clips, waves, table, options, hear_level, held)
+            stage = SoundStage(clips, waves, table, options, hear_level, held, self.device)
         if not hear_level:
             stage.name = "sound_encoder_without_level"
-        seed = self._stage_seed("sound_encoder")
-        averages = run_stage(stage, options, self.folder, seed, self.progress)
+        averages = self._run(stage, options, self._stage_seed("sound_encoder"))
         encoder = cast(MiniSoundEncoder, averages["encoder"])
         fit_bridge(encoder, stage)
         fit_familiarity(encoder, clips, waves)
@@ -403,9 +414,8 @@ class Run:
         waves = load_waves(self.speech, self.folder / "cache")
         options = self.recipe.stage("speech_encoder")
         with _seeded(self._stage_seed("speech_encoder")):
-            stage = SpeechStage(self.speech, waves, table, options, start)
-        seed = self._stage_seed("speech_encoder")
-        averages = run_stage(stage, options, self.folder, seed, self.progress)
+            stage = SpeechStage(self.speech, waves, table, options, start, self.device)
+        averages = self._run(stage, options, self._stage_seed("speech_encoder"))
         encoder = cast(MiniSpeechEncoder, averages["encoder"])
         fit_familiarity(encoder, self.speech, waves, CALLED_SPEECH)
         fit_speech_prior(encoder, stage)

@@ -28,7 +28,7 @@ from s2v_cli.training.dataset import OWN, Clip, members_of
 from s2v_cli.training.latents import CropTable, blended_embedding
 from s2v_cli.training.loop import channels_last
 from s2v_cli.training.losses import audio_visual_loss
-from s2v_cli.training.precision import mixed_precision
+from s2v_cli.training.precision import CPU, device_of, mixed_precision
 from s2v_cli.training.recipe import StageOptions
 
 QUIETEST_DBFS, LOUDEST_DBFS = -45.0, -5.0  # root mean square of a window; zoom 1 and zoom 2
@@ -85,6 +85,7 @@ class SoundStage:
         options: of the training.
         hear_level: whether the level stays in the spectrogram.
         held: encoded crops of the validation photos; only needed where photos have no classes.
+        device: where it computes.
 
     Raises:
         TrainingError: fewer than two classes of sounds have photos.
@@ -101,8 +102,10 @@ class SoundStage:
         options: StageOptions,
         hear_level: bool = True,
         held: CropTable | None = None,
+        device: torch.device = CPU,
     ) -> None:
         self.options, self.table, self.waves, self.held = options, table, waves, held
+        self.device = device
         self.hear_level = hear_level
         self.clips = clips
         classes = [clip.sound_class for clip in clips]
@@ -127,6 +130,8 @@ class SoundStage:
             self.places = {name: i for i, name in enumerate([*self.pairs, *self.unpaired])}
             self.modules["classifier"] = nn.Linear(encoder.head.in_features, len(self.places))
         self.averaged = tuple(self.modules)
+        for module in self.modules.values():
+            module.to(device)
         channels_last(*self.modules.values())
         parameters = [p for module in self.modules.values() for p in module.parameters()]
         self.optimisers: dict[str, torch.optim.Optimizer] = {
@@ -215,23 +220,22 @@ class SoundStage:
         """One batch."""
         encoder = cast(MiniSoundEncoder, self.modules["encoder"]).train()
         batch = self.batch(generator)
-        with mixed_precision():
-            feature_map = encoder.feature_map(batch.spectrogram)
-        kept = torch.rand(feature_map.shape[:2], generator=generator) >= DROPPED
-        feature_map = feature_map * kept[:, :, None, None] / (1 - DROPPED)
+        with mixed_precision(self.device):
+            feature_map = encoder.feature_map(batch.spectrogram.to(self.device))
+        feature_map = drop_channels(feature_map, DROPPED, generator)
         embedding = encoder.embed(feature_map)
         pairs = len(batch.image)
         loss = audio_visual_loss(
             embedding[:pairs],
-            batch.image,
+            batch.image.to(self.device),
             self.options.temperature,
             embedding[pairs:],
-            batch.shares,
+            batch.shares.to(self.device),
         )
         figures = {}
         if batch.classes is not None:
             guess = self.modules["classifier"](encoder.pooled(feature_map))
-            named = F.cross_entropy(guess, batch.classes)
+            named = F.cross_entropy(guess, batch.classes.to(self.device))
             loss = loss + self.options.weight("classes") * named
             figures["classes"] = named.detach()
         optimiser = self.optimisers["encoder"]
@@ -301,17 +305,24 @@ def embed_clips(
     split: str,
     stage: SoundStage | None = None,
 ) -> tuple[Tensor, list[int]]:
-    """z^A [N, 256] of the loudest window of each clip of a split, and the clips' indices.
+    """z^A [N, 256], on the CPU, of the loudest window of a split's clips, and their indices.
 
     Of many clips an even choice of `MOST` is taken.
     """
+    device = device_of(encoder)
     rows, kept = [], thinned([i for i, clip in enumerate(clips) if clip.split == split], MOST)
     for index in kept:
         spectrogram = log_mel(loudest_window(waves[index], encoder.samples)[None], encoder.samples)
         if stage is not None and not stage.hear_level:
             spectrogram = hide_level(spectrogram)
-        rows.append(encoder.embed(encoder.feature_map(spectrogram))[0])
+        rows.append(encoder.embed(encoder.feature_map(spectrogram.to(device)))[0].cpu())
     return torch.stack(rows) if rows else torch.zeros(0, encoder.space.dimension), kept
+
+
+def drop_channels(feature_map: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Blank a random share of the channels of a map [B, C, H, W]; the rest makes up for it."""
+    kept = torch.rand(feature_map.shape[:2], generator=generator) >= share
+    return feature_map * kept.to(feature_map.device)[:, :, None, None] / (1 - share)
 
 
 def thinned(indices: list[int], most: int) -> list[int]:

@@ -61,7 +61,9 @@ def test_crops_grow(
     shown = Shown(stage, monkeypatch)
     for step in (0, 50, 70, 99):
         stage.step(step, torch.Generator().manual_seed(step))
-    expected = [next(side for until, side in SIZES[name] if s < 100 * until) for s in (0, 50, 70, 99)]
+    expected = [
+        next(side for until, side in SIZES[name] if s < 100 * until) for s in (0, 50, 70, 99)
+    ]
     assert shown.sides == expected and expected[-1] == IMAGE_SIZE > expected[0]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from s2v_cli.encoders.mini_sound import PROTOTYPES, MiniSoundEncoder
+from s2v_cli.encoders.mini_sound import MiniSoundEncoder
 from s2v_cli.pipeline import Sound2Vision
 from s2v_cli.training.align.batches import Batches
 from s2v_cli.training.align.closing import close_gap, prototypes, spherical_means
