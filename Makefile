@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install install-dev test test-slow test-all check lint types format docs images bundle bench clean
+.PHONY: help demo install install-dev test test-slow test-all check lint types format docs images bundle quality bench clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | \
@@ -57,6 +57,11 @@ RUN := runs/mini
 bundle: $(VENV)/.stamp-dev ## Make the finished run in RUN (runs/mini) the bundled model.
 	$(BIN)/python -c 'import sys; from pathlib import Path; from s2v_cli.training.export import \
 		bundle_preset; bundle_preset(Path(sys.argv[1]), Path("presets"))' $(RUN)/preset
+
+DATA := data
+SPLIT := test
+quality: $(VENV)/.stamp-dev ## Measure the bundled model on held-out sounds of DATA: table and sheets.
+	$(BIN)/python -m benchmarks.quality $(DATA) --split $(SPLIT) --out runs/quality
 
 bench: $(VENV)/.stamp-dev ## Measure speed and quality; see benchmarks/.
 	$(BIN)/python -m benchmarks

@@ -3,7 +3,7 @@
     python benchmarks/quality.py DATA --out FOLDER [--preset mini] [--split test]
 
 Prints the report and writes it to FOLDER with its figures (JSON) and contact sheets. The judge and
-the zoom regressor are trained on the first run, in about a quarter of an hour on one core.
+the zoom regressor are trained on the first run, in about an hour on two cores.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from s2v_cli.errors import PresetError, WeightsError
 from s2v_cli.presets import Preset, WeightFile
+from s2v_cli.space import EmbeddingSpace
 from s2v_cli.weights import store
 
 if TYPE_CHECKING:
@@ -123,7 +124,10 @@ def _module(
             with torch.device("meta"):  # no time and memory for weights that are replaced at once
                 module: nn.Module = kind.like(tensors) if like else kind()
         except KeyError as error:
-            raise _of_another_network(setting, f"they lack {error}") from None
+            raise _of_another_version(setting, kind.space, error) from None
+        own, space = getattr(module, "space", None), setting.preset.space
+        if own is not None and own.family == space.family:  # which of them, the preset knows
+            module.space = space  # type: ignore[assignment]
         if window:
             module.window_s = float(setting.preset.window_s)  # type: ignore[assignment]
         return _filled(module, tensors, setting)
@@ -197,6 +201,18 @@ def _of_another_network(setting: Setting, reason: str) -> WeightsError:
     return WeightsError(
         f"The weights for {setting.weight.role} of preset {setting.preset.name!r} are of another "
         f"network: {reason}"
+    )
+
+
+def _of_another_version(setting: Setting, own: EmbeddingSpace, lacking: KeyError) -> WeightsError:
+    """Weights without what a network of this version has."""
+    preset = setting.preset
+    if preset.space.family != own.family or preset.space == own:
+        return _of_another_network(setting, f"they lack {lacking}")
+    return WeightsError(
+        f"Preset {preset.name!r} is of the space {preset.space}, which another version of s2v "
+        f"made; the one of this version is {own}, and its {setting.weight.role} has {lacking} "
+        "besides. Train the preset again, or use the version that made it."
     )
 
 

@@ -17,7 +17,7 @@ class EmbeddingSpace:
     """A named space of embeddings [B, dimension].
 
     Attributes:
-        name: what tells two spaces apart, for example `mini`.
+        name: what tells two spaces apart, for example `mini-2`.
         dimension: size of one embedding.
         scale: `unit` for L2-normalised embeddings, `raw` for embeddings used as they are.
     """
@@ -25,6 +25,11 @@ class EmbeddingSpace:
     name: str
     dimension: int
     scale: Literal["unit", "raw"]
+
+    @property
+    def family(self) -> str:
+        """The name without the version of its weights: `mini` of `mini-2` and `mini-1f3a09bc`."""
+        return "mini" if self.name.startswith("mini-") else self.name
 
     def __str__(self) -> str:
         return f"{self.name}-{self.dimension} ({self.scale})"

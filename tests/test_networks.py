@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from s2v_cli.encoders.sound2vision_sound import Sound2SceneEncoder, Sound2VisionEncoder
+from s2v_cli.errors import WeightsError
 from s2v_cli.networks import Setting, build_network
 from s2v_cli.pipeline import Sound2Vision
 from s2v_cli.presets import load_preset
@@ -69,3 +70,27 @@ def test_published_networks_hear_as_much_as_their_preset_says(
     assert encoder.spectrogram(wave).shape == (2, 1, 257, (16_000 - 353) // 159)
     assert torch.equal(encoder(wave), encoder(wave[:, :16_000]))
     assert encoder(wave[:, :500]).isfinite().all()
+
+
+def test_a_preset_of_another_version_is_refused_by_name(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    mini = load_preset("mini")
+    folder = tmp_path / "older"
+    shutil.copytree(mini.folder / "mini", folder / "mini")
+    file = folder / "mini/sound_encoder.safetensors"
+    save_file({n: t for n, t in load_file(file).items() if n != "reader"}, file)
+    weight = mini.weight("sound_encoder")
+    text = (mini.folder / "mini.toml").read_text()
+    for old, new in (
+        (weight.sha256, hashlib.sha256(file.read_bytes()).hexdigest()),
+        (f"bytes = {weight.bytes}", f"bytes = {file.stat().st_size}"),
+        (f'[space]\nname = "{mini.space.name}"', '[space]\nname = "mini-1"'),
+    ):
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "preset.toml").write_text(text)
+    with pytest.raises(WeightsError) as refusal:
+        Sound2Vision.load(folder, device="cpu")
+    for part in ("older", "mini-1-256 (unit)", str(mini.space), "'reader'", "Train"):
+        assert part in str(refusal.value)

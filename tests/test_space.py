@@ -26,3 +26,9 @@ def test_different_spaces_may_not_meet(other: EmbeddingSpace) -> None:
     assert str(other) in message
     assert "mix a sound with a photo" in message
     assert isinstance(caught.value, UsageError)
+
+
+def test_the_family_of_a_space_is_its_name_without_the_version_of_its_weights() -> None:
+    names = ("mini", "mini-2", "mini-1f3a09bc", "swav", "openclip-vit-h")
+    families = [EmbeddingSpace(name, 8, "unit").family for name in names]
+    assert families == ["mini", "mini", "mini", "swav", "openclip-vit-h"]

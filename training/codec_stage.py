@@ -21,7 +21,7 @@ from s2v_cli.generators.mini_codec import LatentDecoder, LatentEncoder
 from s2v_cli.training import crops
 from s2v_cli.training.dataset import Photo
 from s2v_cli.training.loop import channels_last
-from s2v_cli.training.precision import mixed_precision
+from s2v_cli.training.precision import CPU, mixed_precision
 from s2v_cli.training.recipe import StageOptions
 
 DrawLatents = Callable[[int, torch.Generator], Tensor]  # how many, and where chance comes from
@@ -55,7 +55,7 @@ def feature_distance(encoder: MiniImageEncoder, first: Tensor, second: Tensor) -
     """
     with torch.no_grad():
         targets = encoder.features(first)
-    total = torch.zeros(())
+    total = torch.zeros((), device=first.device)
     for target, got in zip(targets, encoder.features(second), strict=True):
         difference = F.normalize(target.float(), dim=1) - F.normalize(got.float(), dim=1)
         total = total + difference.square().sum(1).mean()
@@ -74,6 +74,7 @@ class CodecStage:
             `freeze_encoder` above 0 only the decoder learns.
         draw: makes latents [B, 16, 8, 8] of no photo, for the adversarial loss; None leaves them
             out.
+        device: where it computes.
     """
 
     averaged: tuple[str, ...] = ("encoder", "decoder")
@@ -87,15 +88,16 @@ class CodecStage:
         start: Mapping[str, nn.Module] | None,
         options: StageOptions,
         draw: DrawLatents | None = None,
+        device: torch.device = CPU,
     ) -> None:
-        self.name, self.options, self.draw = name, options, draw
+        self.name, self.options, self.draw, self.device = name, options, draw, device
         self.pixels = pixels
         held = [i for i, photo in enumerate(photos) if photo.split == "validation"]
         self.train = torch.tensor([i for i, p in enumerate(photos) if p.split == "train"])
         self.validation = torch.tensor(held).long()
         self.image_encoder = image_encoder
         if image_encoder is not None:
-            channels_last(image_encoder.eval().requires_grad_(False))
+            channels_last(image_encoder.eval().requires_grad_(False).to(device))
         self.modules: dict[str, nn.Module] = {
             "encoder": LatentEncoder(),
             "decoder": LatentDecoder(),
@@ -103,6 +105,8 @@ class CodecStage:
         }
         for part, module in (start or {}).items():
             self.modules[part].load_state_dict(module.state_dict())
+        for module in self.modules.values():
+            module.to(device)
         channels_last(*self.modules.values())
         self.frozen_encoder = options.weight("freeze_encoder") > 0
         self.modules["encoder"].requires_grad_(not self.frozen_encoder)
@@ -118,12 +122,13 @@ class CodecStage:
 
     def _batch(self, index: Tensor, generator: torch.Generator) -> Tensor:
         zoom = crops.random_zoom(len(index), generator)
-        images = crops.crop(self.pixels[index], zoom, 128, generator, wander=0.9)
+        photos = self.pixels[index].to(self.device)
+        images = crops.crop(photos, zoom, 128, generator, wander=0.9)
         return images.contiguous(memory_format=torch.channels_last)
 
     def _feature_distance(self, first: Tensor, second: Tensor) -> Tensor:
         if self.image_encoder is None:
-            return torch.zeros(())
+            return torch.zeros((), device=self.device)
         return feature_distance(self.image_encoder, first, second)
 
     def step(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
@@ -133,14 +138,14 @@ class CodecStage:
         images = self._batch(self.train[chosen], generator)
         adversarial = options.weight("adversarial") > 0
         discriminator = self.modules["discriminator"].train()
-        with mixed_precision():
+        with mixed_precision(self.device):
             latent = self.modules["encoder"](images)
             noise = torch.randn(latent.shape, generator=generator) * LATENT_NOISE
-            output = self.modules["decoder"](latent + noise).float()
+            output = self.modules["decoder"](latent + noise.to(self.device)).float()
             pixel = F.l1_loss(output, images)
             feature = self._feature_distance(images, output)
             loss = options.weight("pixel") * pixel + options.weight("feature") * feature
-            fooled = torch.zeros(())
+            fooled = torch.zeros((), device=self.device)
             fakes = output
             if adversarial:
                 if self.draw is not None:
@@ -158,7 +163,7 @@ class CodecStage:
         self.optimisers["codec"].step()
         figures = {"loss": loss.detach(), "pixel": pixel.detach(), "feature": feature.detach()}
         if adversarial:
-            with mixed_precision():
+            with mixed_precision(self.device):
                 real, fake = discriminator(images), discriminator(fakes.detach())
                 hinge = F.relu(1 - real.float()).mean() + F.relu(1 + fake.float()).mean()
             self.optimisers["discriminator"].zero_grad()
@@ -173,7 +178,7 @@ class CodecStage:
             return {}
         generator = torch.Generator().manual_seed(0)
         images = self._batch(self.validation[:256], generator)
-        with mixed_precision():
+        with mixed_precision(self.device):
             output = averages["decoder"](averages["encoder"](images)).float().clamp(-1, 1)
             feature = self._feature_distance(images, output)
         error = ((images - output) / 2).square().mean(dim=(1, 2, 3))

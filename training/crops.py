@@ -34,7 +34,7 @@ def crop(
 
 
 def cut(photos: Tensor, zoom: Tensor, shift: Tensor, flip: Tensor, size: int) -> Tensor:
-    """Cut photos uint8 [B, 3, S, S] into float32 [B, 3, size, size] in [-1, 1].
+    """Cut photos uint8 [B, 3, S, S] into float32 [B, 3, size, size] in [-1, 1], on their device.
 
     Args:
         photos: to cut.
@@ -48,6 +48,7 @@ def cut(photos: Tensor, zoom: Tensor, shift: Tensor, flip: Tensor, size: int) ->
     theta[:, 0, 0] = scale * flip
     theta[:, 1, 1] = scale
     theta[:, :, 2] = shift
+    theta = theta.to(photos.device)
     grid = F.affine_grid(theta, [count, 3, size, size], align_corners=False)
     pixels = photos.float().div_(127.5).sub_(1)
     return F.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
@@ -57,6 +58,7 @@ def change_colours(images: Tensor, generator: torch.Generator, strength: float =
     """Random brightness, contrast and saturation of images [B, 3, H, W] in [-1, 1]."""
     count = len(images)
     amount = (torch.rand(3, count, 1, 1, 1, generator=generator) * 2 - 1) * strength
+    amount = amount.to(images.device)
     mean = images.mean(dim=(1, 2, 3), keepdim=True)
     images = (images - mean) * (1 + amount[0]) + mean + amount[1] * 0.7
     grey = images.mean(dim=1, keepdim=True)
@@ -87,4 +89,4 @@ def erase(images: Tensor, generator: torch.Generator, share: float = 0.3) -> Ten
     columns = (torch.arange(width) / width)[None] - centre[1, :, None]
     half = side[:, None] / 2
     inside = (rows.abs() < half)[:, :, None] & (columns.abs() < half)[:, None, :]
-    return images.masked_fill(inside[:, None], 0.0)
+    return images.masked_fill(inside[:, None].to(images.device), 0.0)

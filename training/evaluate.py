@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from s2v_cli.encoders.mini_image import MiniImageEncoder
+from s2v_cli.encoders.mini_sound import MiniSoundEncoder
 from s2v_cli.errors import TrainingError
 from s2v_cli.picture import make_grid, save_picture, to_image, write_file
 from s2v_cli.pipeline import Sound2Vision
@@ -33,9 +34,11 @@ from s2v_cli.training.dataset import (
     Photo,
     find_clips,
     find_photos,
+    hash_share,
     load_photos,
     load_waves,
 )
+from s2v_cli.training.evaluation.baselines import generator_bytes
 from s2v_cli.training.familiarity import rank_auc
 from s2v_cli.training.image_stage import embed_crops
 from s2v_cli.training.judge import (
@@ -60,6 +63,8 @@ from s2v_cli.training.metrics import (
     rank_of,
     spread,
 )
+from s2v_cli.training.probe import linear_probe, trunk_features
+from s2v_cli.training.realism import distances, same_classes
 from s2v_cli.training.recipe import StageOptions
 from s2v_cli.training.tables import fold_classes, unscored_of
 from s2v_cli.training.zoom_regressor import (
@@ -198,6 +203,10 @@ def evaluate(
         zip(("accuracy", "by_group"), accuracy(judge, photos, pixels, split), strict=True)
     )
     results["diversity"] = _diversity(judge, made, real, real_groups)
+    results["realism"] = _realism(judge, made, photos, pixels, split)
+    results["lookup"] = _lookup(judge, model, made, photos, pixels, progress)
+    if isinstance(model.sound_encoder, MiniSoundEncoder):
+        results["probe"] = _probe(model.sound_encoder, clips, scored, fold_classes(data))
     known = [h.familiarity for h in heard]
     results["familiarity"] = _familiarity(heard, len(scored)) if None not in known else None
     train = pixels[torch.tensor(_rows(photos, "train"))]
@@ -321,6 +330,96 @@ def _fit(
             entry[figure] = sum(found) / len(found) if found else None
         retrieval[part] = entry
     return {"retrieval": retrieval, "by_class": by_class}
+
+
+def _realism(
+    judge: Judge, made: _Pictures, photos: Sequence[Photo], pixels: Tensor, split: str
+) -> dict[str, Any]:
+    """FID, KID and IS against the held-out photos of the scored classes."""
+    seeds = made.pixels.shape[1]
+    kinds = {clip.photo_class for clip in made.clips}
+    held_out = [i for i in _rows(photos, split) if photos[i].group in kinds]
+    groups = [photos[i].group for i in held_out]
+    train = _rows(photos, "train")
+    floor = [train[i] for i in same_classes([photos[i].group for i in train], groups)]
+    features, logits = look(judge, made.pixels.flatten(0, 1))
+    return distances(
+        features,
+        logits,
+        [clip.photo_class or "" for clip in made.clips for _ in range(seeds)],
+        [clip.recording for clip in made.clips for _ in range(seeds)],
+        look(judge, pixels[torch.tensor(held_out)])[0],
+        groups,
+        look(judge, pixels[torch.tensor(floor)])[0],
+    )
+
+
+def _lookup(
+    judge: Judge,
+    model: Sound2Vision,
+    made: _Pictures,
+    photos: Sequence[Photo],
+    pixels: Tensor,
+    progress: Progress | None,
+) -> dict[str, Any]:
+    """R@1 and R@5 of the nearest training photo, among as many as the generator's bytes hold."""
+    limit = left = generator_bytes(model.preset)
+    chosen = []
+    order = sorted(_rows(photos, "train"), key=lambda i: hash_share(photos[i].key))
+    for i in order:
+        part = photos[i].part
+        left -= part.size if part else photos[i].path.stat().st_size
+        if left < 0:
+            break
+        chosen.append(i)
+    random = torch.Generator().manual_seed(0)
+    encoder = cast(MiniImageEncoder, model.image_encoder)
+    gallery = embed_crops(encoder, pixels[torch.tensor(chosen)], torch.ones(len(chosen)), random)
+    if progress:
+        progress("look up", 1, 1, {})
+    found = (F.normalize(made.embedding.float(), dim=1) @ gallery.T).argmax(dim=1)
+    _, logits = look(judge, pixels[torch.tensor(chosen)[found]])
+    target = torch.tensor([judge.names.index(c.photo_class or "") for c in made.clips])
+    rank = rank_of(logits, target)
+    classes, recordings = (
+        [getattr(c, n) for c in made.clips] for n in ("sound_class", "recording")
+    )
+    entry: dict[str, Any] = {"photos": len(chosen), "bytes": limit}
+    for figure, most in (("r1", 1), ("r5", 5)):
+        values = (rank <= most).double().tolist()
+        entry[figure] = class_mean(values, classes)
+        entry[f"{figure}_interval"] = list(bootstrap(values, classes, recordings))
+    return entry
+
+
+def _probe(
+    encoder: MiniSoundEncoder, clips: Sequence[Clip], scored: Sequence[Clip], fold: set[str]
+) -> dict[str, Any]:
+    """Accuracy of a linear probe on the sound encoder, over all scored classes and fold 4's."""
+    known = {c.sound_class for c in scored}
+    train = [c for c in clips if c.split == "train" and c.sound_class in known]
+    features = trunk_features(encoder, load_waves(train))
+    held_out = trunk_features(encoder, load_waves(scored))
+    entry = {}
+    for part, members in (("all", known), ("esc50_fold4", fold & known)):
+        mine = [i for i, c in enumerate(train) if c.sound_class in members]
+        theirs = [i for i, c in enumerate(scored) if c.sound_class in members]
+        if len({train[i].sound_class for i in mine}) < 2 or not theirs:
+            continue
+        classes = [scored[i].sound_class for i in theirs]
+        values = linear_probe(
+            features[mine],
+            [train[i].sound_class for i in mine],
+            [train[i].recording for i in mine],
+            held_out[theirs],
+            classes,
+        )
+        recordings = [scored[i].recording for i in theirs]
+        entry[part] = {
+            "accuracy": class_mean(values, classes),
+            "interval": list(bootstrap(values, classes, recordings)),
+        }
+    return entry
 
 
 def _diversity(

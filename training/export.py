@@ -204,7 +204,7 @@ def bundle_preset(run: Path, presets: Path) -> Path:
         resolution=preset.resolution,
         licence="CC BY-NC 4.0",
         options="",
-        space=preset.space,
+        space=MiniImageEncoder.space,
         sample_rate=preset.sample_rate,
         window_s=preset.window_s,
         generate=_lines({"truncation": preset.generate["truncation"]}),

@@ -12,11 +12,11 @@ from torch.nn import functional as F
 from s2v_cli.generators.mini import MiniGenerator, walk
 from s2v_cli.generators.mini_flow import LatentFlow, shifted_times
 from s2v_cli.training.latents import CropTable, blended_embedding
-from s2v_cli.training.precision import mixed_precision
+from s2v_cli.training.precision import CPU, device_of, mixed_precision
 from s2v_cli.training.recipe import StageOptions
 
 BRIDGED = 0.25  # share of the conditions that lie between two groups
-SPREAD = 0.5  # length of the longest noise vector on a condition, in units of the condition's
+SPREAD = 0.35  # length of the longest noise vector on a condition, in units of the condition's
 
 
 def draw_conditions(
@@ -54,10 +54,15 @@ class FlowStage:
     averaged: tuple[str, ...] = ("flow",)
 
     def __init__(
-        self, train: CropTable, validation: CropTable | None, options: StageOptions
+        self,
+        train: CropTable,
+        validation: CropTable | None,
+        options: StageOptions,
+        device: torch.device = CPU,
     ) -> None:
         self.options, self.train, self.validation = options, train, validation
-        flow = LatentFlow(train.embedding.shape[1])
+        self.device = device
+        flow = LatentFlow(train.embedding.shape[1]).to(device)
         self.modules: dict[str, nn.Module] = {"flow": flow}
         self.optimisers: dict[str, torch.optim.Optimizer] = {
             "flow": torch.optim.AdamW(
@@ -70,10 +75,11 @@ class FlowStage:
         """One batch at random times; a tenth of it without a condition."""
         flow = cast(LatentFlow, self.modules["flow"]).train()
         index = torch.multinomial(self.weights, self.options.batch, True, generator=generator)
-        condition = draw_conditions(self.train, index, generator, alone=0.4)
+        condition = draw_conditions(self.train, index, generator, alone=0.4).to(self.device)
         dropped = torch.rand(len(index), 1, generator=generator) < 0.1
-        condition = torch.where(dropped, flow.no_embedding, condition)
-        loss = _flow_loss(flow, self.train.latent[index].float(), condition, generator)
+        condition = torch.where(dropped.to(self.device), flow.no_embedding, condition)
+        latent = self.train.latent[index].float().to(self.device)
+        loss = _flow_loss(flow, latent, condition, generator)
         optimiser = self.optimisers["flow"]
         optimiser.zero_grad()
         loss.backward()
@@ -87,8 +93,8 @@ class FlowStage:
             return {}
         generator = torch.Generator().manual_seed(0)
         index = torch.randperm(len(self.validation.zoom), generator=generator)[:1024]
-        condition = draw_conditions(self.validation, index, generator, alone=0.4)
-        latent = self.validation.latent[index].float()
+        condition = draw_conditions(self.validation, index, generator, alone=0.4).to(self.device)
+        latent = self.validation.latent[index].float().to(self.device)
         flow = cast(LatentFlow, averages["flow"])
         return {"validation_loss": float(_flow_loss(flow, latent, condition, generator))}
 
@@ -105,11 +111,17 @@ class DistilStage:
     averaged: tuple[str, ...] = ("flow",)
 
     def __init__(
-        self, teacher: LatentFlow, train: CropTable, options: StageOptions, count: int, shift: float
+        self,
+        teacher: LatentFlow,
+        train: CropTable,
+        options: StageOptions,
+        count: int,
+        shift: float,
+        device: torch.device = CPU,
     ) -> None:
-        self.options, self.train = options, train
-        self.teacher = teacher.eval().requires_grad_(False)
-        student = LatentFlow(train.embedding.shape[1])
+        self.options, self.train, self.device = options, train, device
+        self.teacher = teacher.eval().requires_grad_(False).to(device)
+        student = LatentFlow(train.embedding.shape[1]).to(device)
         student.load_state_dict(teacher.state_dict())
         self.modules: dict[str, nn.Module] = {"flow": student}
         self.optimisers: dict[str, torch.optim.Optimizer] = {
@@ -138,13 +150,14 @@ class DistilStage:
     def _loss(
         self, student: LatentFlow, index: Tensor, condition: Tensor, generator: torch.Generator
     ) -> Tensor:
-        latent = self.train.latent[index].float()
+        device = self.device
+        latent, condition = self.train.latent[index].float().to(device), condition.to(device)
         at = torch.randint(len(self.times) - 1, (len(index),), generator=generator)
-        start, end = self.times[at], self.times[at + 1]
-        noise = torch.randn(latent.shape, generator=generator)
+        start, end = self.times[at].to(device), self.times[at + 1].to(device)
+        noise = torch.randn(latent.shape, generator=generator).to(device)
         mix = start[:, None, None, None]
         x = (1 - mix) * latent + mix * noise
-        with torch.no_grad(), mixed_precision():
+        with torch.no_grad(), mixed_precision(device):
             walked = x
             stride = (end - start) / self.substeps
             for i in range(self.substeps):
@@ -153,7 +166,7 @@ class DistilStage:
                 )
                 walked = walked + stride[:, None, None, None] * velocity.float()
             target = (walked - x) / (end - start)[:, None, None, None]
-        with mixed_precision():
+        with mixed_precision(device):
             velocity = student(x, start, condition).float()
         return F.mse_loss(velocity, target)
 
@@ -169,12 +182,16 @@ class DistilStage:
 def draw_latents(
     flow: LatentFlow, table: CropTable, count: int, generator: torch.Generator
 ) -> Tensor:
-    """Latents [count, 16, 8, 8] that a distilled flow draws under conditions as in its training."""
+    """Latents [count, 16, 8, 8] that a distilled flow draws under conditions as in its training.
+
+    They lie on the flow's device.
+    """
     index = torch.multinomial(_group_weights(table), count, True, generator=generator)
     condition = draw_conditions(table, index, generator, alone=0.25)
     noise = torch.randn(count, MiniGenerator.noise_size, generator=generator)
+    device = device_of(flow)
     with torch.no_grad():
-        return walk(flow, noise, condition)
+        return walk(flow, noise.to(device), condition.to(device))
 
 
 def guided_velocity(
@@ -198,9 +215,10 @@ def _flow_loss(
     flow: LatentFlow, latent: Tensor, condition: Tensor, generator: torch.Generator
 ) -> Tensor:
     """Mean squared error of the velocity at logit-normal times (Esser et al., 2024, §3.1)."""
-    time = torch.sigmoid(torch.randn(len(latent), generator=generator) + 0.2)
-    noise = torch.randn(latent.shape, generator=generator)
+    device = latent.device
+    time = torch.sigmoid(torch.randn(len(latent), generator=generator) + 0.2).to(device)
+    noise = torch.randn(latent.shape, generator=generator).to(device)
     mix = time[:, None, None, None]
-    with mixed_precision():
+    with mixed_precision(device):
         velocity = flow((1 - mix) * latent + mix * noise, time, condition).float()
     return F.mse_loss(velocity, noise - latent)

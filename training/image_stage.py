@@ -20,9 +20,16 @@ from s2v_cli.training import crops
 from s2v_cli.training.dataset import OWN, Photo
 from s2v_cli.training.loop import channels_last
 from s2v_cli.training.losses import group_contrastive
-from s2v_cli.training.precision import mixed_precision
+from s2v_cli.training.precision import CPU, device_of, mixed_precision
 from s2v_cli.training.recipe import StageOptions
 
+# Side of the crops in px, until a share of the steps.
+SIZES = {
+    "image_encoder": ((0.62, 64), (0.88, 96), (1.0, IMAGE_SIZE)),
+    "refine": ((0.86, 96), (1.0, IMAGE_SIZE)),
+}
+MIXED = 0.3  # share of the images that another one is mixed into, where photos have classes
+ERASED = 0.2  # side of the blanked square, up to
 COLOURS = 0.2  # strength of the changes of colour
 COLOURS_ALONE = 0.4  # the same without classes, where colour would tell each photo from all others
 
@@ -30,15 +37,35 @@ COLOURS_ALONE = 0.4  # the same without classes, where colour would tell each ph
 class ImageStage:
     """Trains a `MiniImageEncoder` on photos uint8 [N, 3, 160, 160].
 
+    Stage `refine` goes on from the networks of `image_encoder`, on larger crops that are neither
+    mixed nor partly blanked: an encoder that is still unsure of the photos that it was shown
+    blurs everything that is learned from their embeddings.
+
+    Args:
+        photos: all of them; only the training split is learned.
+        pixels: of the photos.
+        options: of the training.
+        start: the networks of stage `image_encoder` to go on from; their copy is this stage
+            `refine`.
+        device: where it computes.
+
     Attributes:
+        name: "image_encoder" or "refine".
         alone: whether there are photos without a class, so that each is seen twice.
     """
 
-    name = "image_encoder"
     averaged: tuple[str, ...] = ("encoder", "zoom_head")
 
-    def __init__(self, photos: Sequence[Photo], pixels: Tensor, options: StageOptions) -> None:
-        self.options = options
+    def __init__(
+        self,
+        photos: Sequence[Photo],
+        pixels: Tensor,
+        options: StageOptions,
+        start: Mapping[str, nn.Module] | None = None,
+        device: torch.device = CPU,
+    ) -> None:
+        self.name = "image_encoder" if start is None else "refine"
+        self.options, self.device = options, device
         self.pixels = pixels
         groups = sorted({photo.group for photo in photos})
         places = {name: place for place, name in enumerate(groups)}
@@ -57,6 +84,10 @@ class ImageStage:
         if not self.alone:
             self.modules["centres"] = nn.Linear(size, len(groups), bias=False)
         self.modules["zoom_head"] = nn.Linear(size, 1)
+        for name, module in (start or {}).items():
+            self.modules[name].load_state_dict(module.state_dict())
+        for module in self.modules.values():
+            module.to(device)
         parameters = [p for module in self.modules.values() for p in module.parameters()]
         self.optimisers: dict[str, torch.optim.Optimizer] = {
             "all": torch.optim.AdamW(parameters, weight_decay=options.weight_decay)
@@ -73,17 +104,35 @@ class ImageStage:
         """One batch of augmented crops."""
         index = self._draw(generator)
         zoom = crops.random_zoom(len(index), generator)
-        images = crops.crop(self.pixels[index], zoom, IMAGE_SIZE, generator, wander=0.6)
+        sizes = SIZES[self.name]
+        size = next(size for until, size in sizes if step < until * self.options.steps)
+        photos = self.pixels[index].to(self.device)
+        images = crops.crop(photos, zoom, IMAGE_SIZE, generator, wander=0.6)
+        if size != IMAGE_SIZE:
+            images = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
         images = crops.change_colours(images, generator, COLOURS_ALONE if self.alone else COLOURS)
-        images = crops.erase(crops.soften(images, generator), generator, 0.2)
-        encoder, head = self.modules["encoder"].train(), self.modules["zoom_head"].train()
-        with mixed_precision():
-            embedding = encoder(images.contiguous(memory_format=torch.channels_last))
+        images = crops.soften(images, generator)
+        share = torch.zeros(len(index))
+        if self.name == "image_encoder":
+            images = crops.erase(images, generator, ERASED)
+            chosen = torch.rand(len(index), generator=generator) < MIXED
+            share = torch.rand(len(index), generator=generator) / 2
+            share = share * (chosen & (not self.alone))
+        mixed = share[:, None, None, None].to(self.device)
+        images = torch.lerp(images, images.roll(1, 0), mixed)
+        encoder = cast(MiniImageEncoder, self.modules["encoder"].train())
+        head = self.modules["zoom_head"].train()
+        with mixed_precision(self.device):
+            maps = encoder.maps(images.contiguous(memory_format=torch.channels_last))
+        embedding = encoder.embed(maps)
         centres = None if self.alone else cast(nn.Linear, self.modules["centres"]).weight
+        group = self.group[index]
         contrast = group_contrastive(
-            embedding, self.group[index], centres, self.options.temperature
+            embedding, group, centres, self.options.temperature, group.roll(1), share
         )
-        zoom_error = F.mse_loss(head(embedding)[:, 0], zoom.log2() * 2 - 1)
+        plain = torch.nonzero(share == 0)[:, 0]
+        guess = head(embedding)[:, 0][plain.to(self.device)]
+        zoom_error = F.mse_loss(guess, (zoom[plain].log2() * 2 - 1).to(self.device))
         loss = contrast + self.options.weight("zoom") * zoom_error
         optimiser = self.optimisers["all"]
         optimiser.zero_grad()
@@ -121,7 +170,7 @@ class ImageStage:
             right = (embedding @ means.T).argmax(1) == own
         zoom = crops.random_zoom(len(own), generator)
         embedding = embed_crops(encoder, self.pixels[self.validation], zoom, generator)
-        guess = averages["zoom_head"](embedding)[:, 0]
+        guess = averages["zoom_head"](embedding.to(self.device))[:, 0].cpu()
         correlation = torch.corrcoef(torch.stack([guess, zoom.log2()]))[0, 1]
         return {
             "validation_accuracy": float(right.float().mean()),
@@ -139,10 +188,11 @@ class ImageStage:
 def embed_crops(
     encoder: MiniImageEncoder, pixels: Tensor, zoom: Tensor, generator: torch.Generator
 ) -> Tensor:
-    """z^V [N, 256] of photos uint8 [N, 3, S, S], cropped at zoom [N]."""
-    rows = []
+    """z^V [N, 256], on the CPU, of photos uint8 [N, 3, S, S], cropped at zoom [N]."""
+    rows, device = [], device_of(encoder)
     for part, by in zip(pixels.split(128), zoom.split(128), strict=True):
-        images = crops.crop(part, by, IMAGE_SIZE, generator)
-        with mixed_precision():
-            rows.append(encoder(images.contiguous(memory_format=torch.channels_last)).float())
+        images = crops.crop(part.to(device), by, IMAGE_SIZE, generator)
+        with mixed_precision(device):
+            found = encoder(images.contiguous(memory_format=torch.channels_last))
+        rows.append(found.float().cpu())
     return torch.cat(rows)

@@ -31,11 +31,12 @@ DEPTHS = (1, 2, 1)  # residual blocks at each of them
 MAX_ZOOM = 1.4  # of the training crops
 SMOOTHING = 0.1  # of the labels
 MIXED = 0.3  # share of the training images that another one is mixed into
+WHOLE_FROM = 0.75  # share of the steps after which nothing is mixed or blanked any more
 SEED = 1001
 BATCH = 256  # pictures at once where nothing is trained
 
 JUDGE_OPTIONS = StageOptions(
-    steps=1300,
+    steps=2600,
     batch=128,
     learning_rate=2e-3,
     weight_decay=0.05,
@@ -181,9 +182,10 @@ class JudgeStage:
         zoom = MAX_ZOOM ** torch.rand(count, generator=generator)
         images = crops.crop(self.pixels[index], zoom, size, generator, wander=1.0)
         images = crops.change_colours(images, generator)
-        images = crops.erase(crops.soften(images, generator), generator)
+        images = crops.soften(images, generator)
         target = F.one_hot(self.group[index], len(judge.names)).float()
-        images, target = mix(images, target, generator)
+        if step < WHOLE_FROM * self.options.steps:
+            images, target = mix(crops.erase(images, generator), target, generator)
         with mixed_precision():
             logits = judge.head(judge.trunk(images))
         loss = F.cross_entropy(logits.float(), target, label_smoothing=SMOOTHING)

@@ -19,9 +19,10 @@ from s2v_cli.generators.mini_codec import LatentEncoder
 from s2v_cli.training import crops
 from s2v_cli.training.dataset import Photo
 from s2v_cli.training.loop import channels_last, load_checkpoint, save_checkpoint
-from s2v_cli.training.precision import mixed_precision
+from s2v_cli.training.precision import device_of, mixed_precision
 
 CROPS = 6  # crops of each photo
+WANDER = 0.3  # of their centres: what a photo shows is mostly in its middle
 NEIGHBOURS = 0.15  # share of a group's crops that counts as "of like zoom", to each side
 
 
@@ -73,7 +74,7 @@ def encode_crops(
     file: Path,
     progress: Callable[[str, int, int, dict[str, float]], None] | None = None,
 ) -> CropTable:
-    """Encode the crops of some photos, or read them back from `file`.
+    """Encode the crops of some photos where the encoders lie, or read them back from `file`.
 
     Args:
         photos: to encode.
@@ -92,21 +93,21 @@ def encode_crops(
     places = {name: place for place, name in enumerate(names)}
     if not file.is_file():
         channels_last(image_encoder.eval(), *([latent_encoder.eval()] if latent_encoder else []))
-        generator = torch.Generator().manual_seed(seed)
+        generator, device = torch.Generator().manual_seed(seed), device_of(image_encoder)
         group = torch.tensor([places[photo.group] for photo in photos])
         latents, embeddings, zooms = [], [], []
         for turn in range(CROPS):
             zoom = crops.random_zoom(len(index), generator)
             for part, by in zip(index.split(128), zoom.split(128), strict=True):
-                images = crops.crop(pixels[part], by, 128, generator, wander=0.6)
+                images = crops.crop(pixels[part].to(device), by, 128, generator, WANDER)
                 images = images.contiguous(memory_format=torch.channels_last)
-                with mixed_precision():
+                with mixed_precision(device):
                     latents.append(
-                        latent_encoder(images).half()
+                        latent_encoder(images).half().cpu()
                         if latent_encoder
                         else torch.zeros(len(part), 0, dtype=torch.float16)
                     )
-                    embeddings.append(image_encoder(images).float())
+                    embeddings.append(image_encoder(images).float().cpu())
             zooms.append(zoom)
             if progress:
                 progress("encode", turn + 1, CROPS, {})

@@ -70,7 +70,12 @@ def audio_visual_loss(
 
 
 def group_contrastive(
-    embedding: Tensor, group: Tensor, centres: Tensor | None, temperature: float = 0.1
+    embedding: Tensor,
+    group: Tensor,
+    centres: Tensor | None,
+    temperature: float = 0.1,
+    partner: Tensor | None = None,
+    share: Tensor | None = None,
 ) -> Tensor:
     """Contrast unit embeddings [B, D] by group [B], with each other and with centres [G, D].
 
@@ -78,19 +83,30 @@ def group_contrastive(
     member of a row's group being a positive. With the centres: the same with the row's own centre
     as its one positive (Proxy-NCA with a softmax; Movshovitz-Attias et al., 2017), which learns
     much faster from small batches. The mean of both; without centres, the first alone.
+
+    Rows of mixed images (mixup; Zhang et al., 2018) have a second group, their partner's [B], to
+    which a share [B] of them belongs, 0 to 1. They are contrasted with the centres alone.
+    Groups and shares may lie on the CPU.
     """
+    plain = torch.arange(len(group))
+    device = embedding.device
+    if centres is not None:
+        to_centres = embedding @ F.normalize(centres, dim=1).T / temperature
+        own = F.cross_entropy(to_centres, group.to(device), reduction="none")
+        if partner is not None and share is not None:
+            other = F.cross_entropy(to_centres, partner.to(device), reduction="none")
+            own = torch.lerp(own, other, share.to(device))
+            plain = torch.nonzero(share == 0)[:, 0]
+    embedding, group = embedding[plain.to(device)], group[plain].to(device)
     logits = embedding @ embedding.T / temperature
     itself = torch.eye(len(embedding), dtype=torch.bool, device=embedding.device)
     positive = (group[:, None] == group[None]) & ~itself
     log_share = logits - logits.masked_fill(itself, float("-inf")).logsumexp(1, keepdim=True)
     count = positive.sum(1)
-    mean = (log_share * positive).sum(1) / count.clamp_min(1)
+    mean = log_share.where(positive, 0.0).sum(1) / count.clamp_min(1)
     # In a small batch no row may have a partner.
-    among = -mean[count > 0].mean() if bool((count > 0).any()) else mean.sum() * 0
-    if centres is None:
-        return among
-    to_centres = embedding @ F.normalize(centres, dim=1).T / temperature
-    return (F.cross_entropy(to_centres, group) + among) / 2
+    among = -mean.sum() / (count > 0).sum().clamp_min(1)
+    return among if centres is None else (own.mean() + among) / 2
 
 
 class AlignmentLoss(nn.Module):

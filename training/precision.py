@@ -6,17 +6,28 @@ import contextlib
 from functools import cache
 
 import torch
+from torch import nn
 
 from s2v_cli.errors import OptionError
 
+CPU = torch.device("cpu")
 
-def mixed_precision() -> contextlib.AbstractContextManager[None]:
-    """Compute in bfloat16 where the CPU has instructions for it, else in float32.
+
+def mixed_precision(device: torch.device = CPU) -> contextlib.AbstractContextManager[None]:
+    """Compute in bfloat16 where the device has instructions for it, else in float32.
 
     A CPU without them emulates bfloat16, which takes ten times as long as float32 or more
     (measured on AVX2).
     """
-    return torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16())
+    half = half_precision_of("auto", device)
+    if device.type not in ("cpu", "cuda"):
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, torch.bfloat16, enabled=half is not None)
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where a network's first parameter lies."""
+    return next(module.parameters()).device
 
 
 @cache

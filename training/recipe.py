@@ -16,11 +16,12 @@ from s2v_cli.errors import TrainingError
 # Loss weights and numbers that a stage reads besides, by stage.
 LOSS_WEIGHTS = {
     "image_encoder": ("zoom",),
+    "refine": ("zoom",),
     "codec": ("pixel", "feature", "adversarial", "freeze_encoder"),
     "sharpen": ("pixel", "feature", "adversarial", "freeze_encoder"),
     "flow": (),
     "distil": ("guidance", "substeps"),
-    "sound_encoder": (),
+    "sound_encoder": ("classes",),
     "polish": ("pixel", "feature", "adversarial", "freeze_encoder"),
     "speech_encoder": (),
     "gan": (),

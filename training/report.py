@@ -30,6 +30,7 @@ def report(results: dict[str, Any]) -> str:
         f"judge on real photos of all groups: {results['judge']['accuracy']:.3f}",
         f"diversity: generated {_share(diversity['generated'])}, real "
         f"{_share(diversity['real'])}, ratio {_share(diversity['ratio'])}",
+        *_baselines(results),
     ]
     for kind in ("features", "thumbnails"):
         lines.append(
@@ -60,6 +61,33 @@ def report(results: dict[str, Any]) -> str:
             f"{_share(entry['real_r5']):>10}"
         )
     return "\n".join(lines)
+
+
+def _baselines(results: dict[str, Any]) -> list[str]:
+    """Lines on the linear probe, retrieval, and distances to real photos."""
+    lines = []
+    for part, entry in results.get("probe", {}).items():
+        low, high = entry["interval"]
+        lines.append(
+            f"linear probe of the sound encoder, {part}: {entry['accuracy']:.3f} "
+            f"({low:.3f}-{high:.3f})"
+        )
+    lookup, real = results["lookup"], results["realism"]
+    r1, r5 = (
+        f"{lookup[name]:.3f} ({lookup[f'{name}_interval'][0]:.3f}-"
+        f"{lookup[f'{name}_interval'][1]:.3f})"
+        for name in ("r1", "r5")
+    )
+    score = real["inception_score"]
+    lines += [
+        f"retrieval of {lookup['photos']} photos, as large as the generator: R@1 {r1}, R@5 {r5}",
+        f"on the judge's {real['dimension']} features, {real['pictures']} pictures, "
+        f"{real['real']} real photos (in brackets: as many training photos instead):",
+        f"  FID {real['fid']:.2f} ({real['fid_floor']:.2f}), KID {real['kid']['value']:.3f}, "
+        f"{real['kid']['low']:.3f} to {real['kid']['high']:.3f} ({real['kid_floor']['value']:.3f}),"
+        f" IS {score['value']:.2f}, {score['low']:.2f} to {score['high']:.2f}",
+    ]
+    return lines
 
 
 def _share(value: float | None) -> str:

@@ -7,6 +7,7 @@ preset whose image encoder then stays as it is.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, partial
@@ -28,6 +29,7 @@ from s2v_cli.generators.mini_codec import LatentDecoder, LatentEncoder
 from s2v_cli.generators.mini_flow import LatentFlow
 from s2v_cli.options import DeviceChoice
 from s2v_cli.pipeline import Sound2Vision
+from s2v_cli.space import EmbeddingSpace
 from s2v_cli.training.bridge import fit_bridge, fit_prior, fit_speech_prior
 from s2v_cli.training.codec_stage import CodecStage, DrawLatents
 from s2v_cli.training.dataset import (
@@ -52,8 +54,8 @@ from s2v_cli.training.gan_stage import (
 )
 from s2v_cli.training.image_stage import ImageStage
 from s2v_cli.training.latents import CropTable, encode_crops
-from s2v_cli.training.loop import run_stage
-from s2v_cli.training.recipe import GanOptions, Recipe
+from s2v_cli.training.loop import Stage, run_stage
+from s2v_cli.training.recipe import GanOptions, Recipe, StageOptions
 from s2v_cli.training.sound_stage import SoundStage, paired_classes
 from s2v_cli.training.speech_stage import CALLED_SPEECH, SpeechStage
 from s2v_cli.training.voices import find_speech
@@ -69,17 +71,20 @@ STAGES = (
     "polish",
     "speech_encoder",
     "gan",
+    "refine",
 )
 ROLES = ("sound_encoder", "image_encoder", "generator", "speech_encoder")
 # What a stage goes on from; without a teacher, an encoder that is needed has to be trained.
 AFTER = {
+    "refine": ("image_encoder",),
     "sharpen": ("codec",),
     "flow": ("codec", "distil"),
     "distil": ("flow",),
     "polish": ("codec", "flow"),
     "codec": ("flow",),
 }
-OF_MINI = frozenset(STAGES) - {"image_encoder", "gan"}  # that need an image encoder as mini's
+# That need an image encoder as mini's.
+OF_MINI = frozenset(STAGES) - {"image_encoder", "refine", "gan"}
 
 
 class Run:
@@ -91,7 +96,7 @@ class Run:
         folder: where checkpoints, logs and the finished preset go.
         recipe: of the stages.
         progress: called with stage, step, steps and figures.
-        device: where the stage `gan` and the teacher compute; all else is on the CPU.
+        device: where it computes. Chance comes from the CPU, so it is the same everywhere.
 
     Raises:
         TrainingError: data of another kind, or without training photos.
@@ -212,7 +217,6 @@ class Run:
     def _train_mini(self, image_encoder: MiniImageEncoder) -> dict[str, Network]:
         """The stages that read the table of encoded crops."""
         names = self.recipe.names
-        image_encoder.cpu()
         new: dict[str, Network] = {}
         codec = self.codec(image_encoder) if "codec" in names else None
         latent_encoder = cast(LatentEncoder, codec["encoder"]) if codec else None
@@ -247,7 +251,7 @@ class Run:
         networks = dict(new)
         resolution = MiniGenerator.resolution
         sample_rate, window_s = MiniSoundEncoder.sample_rate, MiniSoundEncoder.window_s
-        space, model = MiniImageEncoder.space, "mini"
+        space, model = self._space(new), "mini"
         options: tuple[str, ...] = ()
         generate: dict[str, object] = {"truncation": TRUNCATION}
         if self.teacher is not None:
@@ -275,17 +279,38 @@ class Run:
             options=options,
         )
 
+    def _space(self, new: Mapping[str, Network]) -> EmbeddingSpace:
+        """The space of the image encoder trained here: a name of its own, as no other is in it."""
+        content = new["image_encoder"].content if "image_encoder" in new else None
+        if content is None:
+            return MiniImageEncoder.space
+        name = f"{MiniImageEncoder.space.family}-{hashlib.sha256(content).hexdigest()[:8]}"
+        return dataclasses.replace(MiniImageEncoder.space, name=name)
+
     def _stage_seed(self, name: str) -> int:
         return self.recipe.seed + STAGES.index(name)
 
     def image_encoder(self) -> MiniImageEncoder:
-        """Stage `image_encoder`."""
-        options = self.recipe.stage("image_encoder")
-        with _seeded(self._stage_seed("image_encoder")):
-            stage = ImageStage(self.photos, self.pixels, options)
-        seed = self._stage_seed(stage.name)
+        """Stages `image_encoder` and, if listed, `refine`."""
+        parts = self._image_stage("image_encoder", None)
+        if "refine" in self.recipe.names:
+            parts = self._image_stage("refine", parts)
+        return cast(MiniImageEncoder, parts["encoder"])
+
+    def _image_stage(
+        self, name: str, start: Mapping[str, nn.Module] | None
+    ) -> Mapping[str, nn.Module]:
+        """The stage's networks, averaged where averages are kept."""
+        options, seed = self.recipe.stage(name), self._stage_seed(name)
+        with _seeded(seed):
+            stage = ImageStage(self.photos, self.pixels, options, start, self.device)
+        averages = self._run(stage, options, seed)
+        return {**stage.modules, **averages}
+
+    def _run(self, stage: Stage, options: StageOptions, seed: int) -> dict[str, nn.Module]:
+        """Run a stage; returns its averaged networks, on the CPU."""
         averages = run_stage(stage, options, self.folder, seed, self.progress)
-        return cast(MiniImageEncoder, averages["encoder"])
+        return {name: average.cpu() for name, average in averages.items()}
 
     def codec(self, image_encoder: MiniImageEncoder) -> Mapping[str, nn.Module]:
         """Stages `codec` and, if listed, `sharpen`; returns encoder and decoder."""
@@ -302,10 +327,10 @@ class Run:
         table: CropTable,
     ) -> LatentDecoder:
         """Stage `polish`; returns the decoder."""
-        draw = partial(draw_latents, flow, table)
-        return cast(
-            LatentDecoder, self._codec_stage("polish", image_encoder, codec, draw)["decoder"]
-        )
+        draw = partial(draw_latents, flow.to(self.device), table)
+        polished = self._codec_stage("polish", image_encoder, codec, draw)
+        flow.cpu()
+        return cast(LatentDecoder, polished["decoder"])
 
     def _codec_stage(
         self,
@@ -316,8 +341,13 @@ class Run:
     ) -> Mapping[str, nn.Module]:
         options, seed = self.recipe.stage(name), self._stage_seed(name)
         with _seeded(seed):
-            stage = CodecStage(name, self.photos, self.pixels, teacher, start, options, draw)
-        return run_stage(stage, options, self.folder, seed, self.progress)
+            stage = CodecStage(
+                name, self.photos, self.pixels, teacher, start, options, draw, self.device
+            )
+        averages = self._run(stage, options, seed)
+        if teacher is not None:
+            teacher.cpu()
+        return averages
 
     def tables(
         self, image_encoder: MiniImageEncoder, latent_encoder: LatentEncoder | None
@@ -325,6 +355,9 @@ class Run:
         """Encoded crops of the training and, where there are any, of the validation photos."""
         tables = []
         what = "crops" if latent_encoder else "embeddings"
+        encoders = [image_encoder, *([latent_encoder] if latent_encoder else [])]
+        for encoder in encoders:
+            encoder.to(self.device)
         for split in ("train", "validation"):
             index = self._photos_of(split)
             if not index:
@@ -341,20 +374,19 @@ class Run:
                     self.progress,
                 )
             )
+        for encoder in encoders:
+            encoder.cpu()
         return tables[0], tables[1] if len(tables) > 1 else None
 
     def flow(self, train: CropTable, validation: CropTable | None) -> LatentFlow:
         """Stages `flow` and `distil`; returns the few-step student."""
         options = self.recipe.stage("flow")
         with _seeded(self._stage_seed("flow")):
-            stage = FlowStage(train, validation, options)
-        seed = self._stage_seed("flow")
-        teacher = run_stage(stage, options, self.folder, seed, self.progress)["flow"]
+            stage = FlowStage(train, validation, options, self.device)
+        teacher = cast(LatentFlow, self._run(stage, options, self._stage_seed("flow"))["flow"])
         options = self.recipe.stage("distil")
-        distil = DistilStage(cast(LatentFlow, teacher), train, options, STEPS, SHIFT)
-        seed = self._stage_seed("distil")
-        averages = run_stage(distil, options, self.folder, seed, self.progress)
-        return cast(LatentFlow, averages["flow"])
+        distil = DistilStage(teacher, train, options, STEPS, SHIFT, self.device)
+        return cast(LatentFlow, self._run(distil, options, self._stage_seed("distil"))["flow"])
 
     def sound_encoder(
         self, table: CropTable, hear_level: bool = True, held: CropTable | None = None
@@ -367,15 +399,14 @@ class Run:
         waves = load_waves(clips, self.folder / "cache")
         options = self.recipe.stage("sound_encoder")
         with _seeded(self._stage_seed("sound_encoder")):
-            stage = SoundStage(clips, waves, table, options, hear_level, held)
+            stage = SoundStage(clips, waves, table, options, hear_level, held, self.device)
         if not hear_level:
             stage.name = "sound_encoder_without_level"
-        seed = self._stage_seed("sound_encoder")
-        averages = run_stage(stage, options, self.folder, seed, self.progress)
+        averages = self._run(stage, options, self._stage_seed("sound_encoder"))
         encoder = cast(MiniSoundEncoder, averages["encoder"])
         fit_bridge(encoder, stage)
         fit_familiarity(encoder, clips, waves)
-        fit_prior(encoder, stage)
+        fit_prior(encoder, stage, cast("nn.Linear | None", averages.get("classifier")))
         return encoder
 
     def speech_encoder(self, table: CropTable, start: MiniSoundEncoder | None) -> MiniSpeechEncoder:
@@ -383,9 +414,8 @@ class Run:
         waves = load_waves(self.speech, self.folder / "cache")
         options = self.recipe.stage("speech_encoder")
         with _seeded(self._stage_seed("speech_encoder")):
-            stage = SpeechStage(self.speech, waves, table, options, start)
-        seed = self._stage_seed("speech_encoder")
-        averages = run_stage(stage, options, self.folder, seed, self.progress)
+            stage = SpeechStage(self.speech, waves, table, options, start, self.device)
+        averages = self._run(stage, options, self._stage_seed("speech_encoder"))
         encoder = cast(MiniSpeechEncoder, averages["encoder"])
         fit_familiarity(encoder, self.speech, waves, CALLED_SPEECH)
         fit_speech_prior(encoder, stage)

@@ -6,7 +6,10 @@ holds each paired class at several levels; the level of the sound goes with the 
 photos, so pairs of one class at other levels are negatives, and loudness has to be heard.
 
 There are few recordings, so they are heard in many ways: played faster or slower, through random
-filters, with other sounds behind them, and mixed, a mixture belonging to the photos of both.
+filters, with other sounds behind them, and mixed, a mixture belonging to the photos of both. A
+linear classifier of all sound classes, those without photos too, learns along on the encoder's
+pooled features and is thrown away: what tells sounds apart is learned sooner from their names
+than from photos.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from s2v_cli.training.dataset import OWN, Clip, members_of
 from s2v_cli.training.latents import CropTable, blended_embedding
 from s2v_cli.training.loop import channels_last
 from s2v_cli.training.losses import audio_visual_loss
-from s2v_cli.training.precision import mixed_precision
+from s2v_cli.training.precision import CPU, device_of, mixed_precision
 from s2v_cli.training.recipe import StageOptions
 
 QUIETEST_DBFS, LOUDEST_DBFS = -45.0, -5.0  # root mean square of a window; zoom 1 and zoom 2
@@ -62,11 +65,14 @@ class SoundBatch(NamedTuple):
         spectrogram: log-mels of B paired and U other sounds, [B + U, 1, 64, frames].
         image: z^V of the photos, [B, 256].
         shares: how much of sound j belongs to photo k, [B, B], rows sum to 1.
+        classes: how much of each sound belongs to each sound class, [B + U, C], rows sum to 1;
+            None where no classifier learns along.
     """
 
     spectrogram: Tensor
     image: Tensor
     shares: Tensor
+    classes: Tensor | None = None
 
 
 class SoundStage:
@@ -79,13 +85,14 @@ class SoundStage:
         options: of the training.
         hear_level: whether the level stays in the spectrogram.
         held: encoded crops of the validation photos; only needed where photos have no classes.
+        device: where it computes.
 
     Raises:
         TrainingError: fewer than two classes of sounds have photos.
     """
 
     name = "sound_encoder"
-    averaged: tuple[str, ...] = ("encoder",)
+    averaged: tuple[str, ...]
 
     def __init__(
         self,
@@ -95,8 +102,10 @@ class SoundStage:
         options: StageOptions,
         hear_level: bool = True,
         held: CropTable | None = None,
+        device: torch.device = CPU,
     ) -> None:
         self.options, self.table, self.waves, self.held = options, table, waves, held
+        self.device = device
         self.hear_level = hear_level
         self.clips = clips
         classes = [clip.sound_class for clip in clips]
@@ -114,12 +123,19 @@ class SoundStage:
             name: by_recording(clips, members)
             for name, members in [*self.train.items(), *self.unpaired.items()]
         }
-        self.modules: dict[str, nn.Module] = {"encoder": MiniSoundEncoder()}
+        encoder = MiniSoundEncoder()
+        self.modules: dict[str, nn.Module] = {"encoder": encoder}
+        self.places: dict[str, int] = {}
+        if options.weight("classes") > 0 and not self.alone:
+            self.places = {name: i for i, name in enumerate([*self.pairs, *self.unpaired])}
+            self.modules["classifier"] = nn.Linear(encoder.head.in_features, len(self.places))
+        self.averaged = tuple(self.modules)
+        for module in self.modules.values():
+            module.to(device)
         channels_last(*self.modules.values())
+        parameters = [p for module in self.modules.values() for p in module.parameters()]
         self.optimisers: dict[str, torch.optim.Optimizer] = {
-            "encoder": torch.optim.AdamW(
-                self.modules["encoder"].parameters(), weight_decay=options.weight_decay
-            )
+            "encoder": torch.optim.AdamW(parameters, weight_decay=options.weight_decay)
         }
 
     def _window(self, name: str, generator: torch.Generator) -> Tensor:
@@ -193,30 +209,40 @@ class SoundStage:
             photo_group.repeat(LEVELS), zoom_of_level(level[: len(part)]), generator
         )
         image = blended_embedding(self.table, crop, BLEND, generator)
-        return SoundBatch(spectrogram, image, shares)
+        if not self.places:
+            return SoundBatch(spectrogram, image, shares)
+        names = [*pairs * LEVELS, *(others[i] for i in picks)]
+        classes = F.one_hot(torch.tensor([self.places[n] for n in names]), len(self.places)).float()
+        classes[: len(shares)] = shares @ classes[: len(shares)]
+        return SoundBatch(spectrogram, image, shares, classes)
 
     def step(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
         """One batch."""
         encoder = cast(MiniSoundEncoder, self.modules["encoder"]).train()
         batch = self.batch(generator)
-        with mixed_precision():
-            feature_map = encoder.feature_map(batch.spectrogram)
-        kept = torch.rand(feature_map.shape[:2], generator=generator) >= DROPPED
-        feature_map = feature_map * kept[:, :, None, None] / (1 - DROPPED)
+        with mixed_precision(self.device):
+            feature_map = encoder.feature_map(batch.spectrogram.to(self.device))
+        feature_map = drop_channels(feature_map, DROPPED, generator)
         embedding = encoder.embed(feature_map)
         pairs = len(batch.image)
         loss = audio_visual_loss(
             embedding[:pairs],
-            batch.image,
+            batch.image.to(self.device),
             self.options.temperature,
             embedding[pairs:],
-            batch.shares,
+            batch.shares.to(self.device),
         )
+        figures = {}
+        if batch.classes is not None:
+            guess = self.modules["classifier"](encoder.pooled(feature_map))
+            named = F.cross_entropy(guess, batch.classes.to(self.device))
+            loss = loss + self.options.weight("classes") * named
+            figures["classes"] = named.detach()
         optimiser = self.optimisers["encoder"]
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        return {"loss": loss.detach()}
+        return {"loss": loss.detach(), **figures}
 
     def validate(self, averages: Mapping[str, nn.Module]) -> dict[str, float]:
         """Class mean of the share of validation clips nearest to their photo class's mean.
@@ -279,17 +305,24 @@ def embed_clips(
     split: str,
     stage: SoundStage | None = None,
 ) -> tuple[Tensor, list[int]]:
-    """z^A [N, 256] of the loudest window of each clip of a split, and the clips' indices.
+    """z^A [N, 256], on the CPU, of the loudest window of a split's clips, and their indices.
 
     Of many clips an even choice of `MOST` is taken.
     """
+    device = device_of(encoder)
     rows, kept = [], thinned([i for i, clip in enumerate(clips) if clip.split == split], MOST)
     for index in kept:
         spectrogram = log_mel(loudest_window(waves[index], encoder.samples)[None], encoder.samples)
         if stage is not None and not stage.hear_level:
             spectrogram = hide_level(spectrogram)
-        rows.append(encoder.embed(encoder.feature_map(spectrogram))[0])
+        rows.append(encoder.embed(encoder.feature_map(spectrogram.to(device)))[0].cpu())
     return torch.stack(rows) if rows else torch.zeros(0, encoder.space.dimension), kept
+
+
+def drop_channels(feature_map: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Blank a random share of the channels of a map [B, C, H, W]; the rest makes up for it."""
+    kept = torch.rand(feature_map.shape[:2], generator=generator) >= share
+    return feature_map * kept.to(feature_map.device)[:, :, None, None] / (1 - share)
 
 
 def thinned(indices: list[int], most: int) -> list[int]:

@@ -27,9 +27,9 @@ from s2v_cli.training.latents import CropTable
 from s2v_cli.training.loop import channels_last
 from s2v_cli.training.losses import audio_visual_loss
 from s2v_cli.training.metrics import class_mean
-from s2v_cli.training.precision import mixed_precision
+from s2v_cli.training.precision import CPU, mixed_precision
 from s2v_cli.training.recipe import StageOptions
-from s2v_cli.training.sound_stage import embed_clips
+from s2v_cli.training.sound_stage import drop_channels, embed_clips
 from s2v_cli.training.voices import Voices, age_of, gender_of
 
 FACES = 12  # whose mean embedding a voice is paired with: one face says little of its group
@@ -49,6 +49,7 @@ class SpeechStage:
         table: encoded crops of the training photos.
         options: of the training.
         start: whose convolutions the network starts with; None starts anew.
+        device: where it computes.
 
     Attributes:
         voices: that it is trained on.
@@ -67,8 +68,9 @@ class SpeechStage:
         table: CropTable,
         options: StageOptions,
         start: MiniSoundEncoder | None = None,
+        device: torch.device = CPU,
     ) -> None:
-        self.options, self.table = options, table
+        self.options, self.table, self.device = options, table, device
         self.voices = Voices(clips, waves, options.batch)
         for name in self.voices.groups:
             if f"face_{name}" not in table.names:
@@ -83,7 +85,7 @@ class SpeechStage:
         encoder = MiniSpeechEncoder()
         if start is not None:
             encoder.start_from(start)
-        self.modules: dict[str, nn.Module] = {"encoder": encoder}
+        self.modules: dict[str, nn.Module] = {"encoder": encoder.to(device)}
         channels_last(*self.modules.values())
         self.optimisers: dict[str, torch.optim.Optimizer] = {
             "encoder": torch.optim.AdamW(encoder.parameters(), weight_decay=options.weight_decay)
@@ -114,17 +116,15 @@ class SpeechStage:
         spectrogram, group = self.voices.batch(generator)
         image = self.faces(group, generator)
         same = (group[:, None] == group[None]).float()
-        with mixed_precision():
-            feature_map = encoder.feature_map(spectrogram)
-        kept = torch.rand(feature_map.shape[:2], generator=generator) >= DROPPED
-        feature_map = feature_map * kept[:, :, None, None] / (1 - DROPPED)
-        embedding = encoder.embed(feature_map)
+        with mixed_precision(self.device):
+            feature_map = encoder.feature_map(spectrogram.to(self.device))
+        embedding = encoder.embed(drop_channels(feature_map, DROPPED, generator))
         loss = audio_visual_loss(
             embedding[: len(group)],
-            image,
+            image.to(self.device),
             self.options.temperature,
             embedding[len(group) :],
-            same / same.sum(dim=1, keepdim=True),
+            (same / same.sum(dim=1, keepdim=True)).to(self.device),
         )
         optimiser = self.optimisers["encoder"]
         optimiser.zero_grad()

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from s2v_cli.space import EmbeddingSpace
 
-MINI_SPACE = EmbeddingSpace(name="mini", dimension=256, scale="unit")
+# Of the bundled weights; another training of the image encoder makes another space.
+MINI_SPACE = EmbeddingSpace(name="mini-2", dimension=256, scale="unit")
 IMAGE_SIZE = 128  # px, side of the image that the encoder reads
 WIDTHS = (48, 96, 192, 320)  # channels at 32, 16, 8 and 4 px
 DEPTHS = (2, 2, 2, 1)  # residual blocks at each of them
@@ -67,6 +68,10 @@ class MiniImageEncoder(nn.Module):
             image = F.interpolate(
                 image, (IMAGE_SIZE, IMAGE_SIZE), mode="bilinear", antialias=True
             ).clamp(-1, 1)
+        return self.maps(image)
+
+    def maps(self, image: Tensor) -> list[Tensor]:
+        """The same of an image [B, 3, S, S] as large as it is; S is a multiple of 32."""
         x = self.stem(image)
         maps = []
         for stage in self.stages:

@@ -31,6 +31,11 @@ steps = 3
 batch = 8
 learning_rate = 1e-3
 loss_weights = { zoom = 0.5 }
+[stages.refine]
+steps = 2
+batch = 8
+learning_rate = 1e-3
+loss_weights = { zoom = 0.5 }
 [stages.codec]
 steps = 2
 batch = 2
@@ -59,6 +64,7 @@ loss_weights = { guidance = 2.0, substeps = 2 }
 steps = 2
 batch = 4
 learning_rate = 1e-3
+loss_weights = { classes = 0.5 }
 """
 
 SPEECH = """
@@ -126,6 +132,8 @@ def test_a_run_ends_in_a_preset_that_draws(
     folder = run.train()
     assert set(STAGES) - {"speech_encoder", "gan"} <= set(seen)  # there is no speech among the data
     model = Sound2Vision.load(folder)
+    assert model.space.family == "mini" and model.space != Sound2Vision.load("mini").space
+    assert model.sound_encoder.space == model.image_encoder.space == model.space
     (picture,) = model.generate(miniature / "sounds/rain/0.wav", seed=1)
     assert isinstance(picture, Image.Image) and picture.size == (128, 128)
     # The run that is finished has nothing left to do and gives the same weights.
@@ -223,6 +231,7 @@ def test_a_recipe_of_one_stage_takes_the_rest_from_its_teacher(
     ("stages", "teacher", "says"),
     [
         (["flow"], None, "needs 'codec'. Add [stages.codec]"),
+        (["refine"], "mini", "needs 'image_encoder'. Add [stages.image_encoder]"),
         (["sound_encoder", "gan"], None, "trains no image_encoder"),
         (["image_encoder", "gan"], None, "trains no sound_encoder"),
         (["image_encoder", "sound_encoder"], None, "trains no generator"),

@@ -13,7 +13,7 @@ from s2v_cli.errors import TrainingError
 if TYPE_CHECKING:
     from s2v_cli.pipeline import Sound2Vision
 
-NETWORKS = {  # space -> network, as `s2v_cli.networks` knows it, and its class
+NETWORKS = {  # family of spaces -> network, as `s2v_cli.networks` knows it, and its class
     "mini": ("mini-sound-encoder", "encoders.mini_sound:MiniSoundEncoder"),
     "swav": ("sound2scene-sound-encoder", "encoders.sound2vision_sound:Sound2SceneEncoder"),
     "openclip-vit-h": (
@@ -33,7 +33,7 @@ def network_of(teacher: Sound2Vision) -> str:
 
 
 def _home(teacher: Sound2Vision) -> tuple[str, str]:
-    found = NETWORKS.get(teacher.space.name)
+    found = NETWORKS.get(teacher.space.family)
     if found is None:
         raise TrainingError(
             f"No sound encoder can be trained for the space {teacher.space} of preset "
@@ -80,7 +80,15 @@ def build_encoder(
 
 def _forget_what_is_fitted(encoder: nn.Module) -> None:
     """Take out what is fitted after training, since it is fitted again."""
-    for name in ("bridge", "bridge_offset", "prototypes", "prior_share", "centres"):
+    for name in (
+        "bridge",
+        "bridge_offset",
+        "prototypes",
+        "prior_share",
+        "reader",
+        "reader_offset",
+        "centres",
+    ):
         buffer = getattr(encoder, name, None)
         if buffer is not None:
             buffer.zero_()
