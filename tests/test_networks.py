@@ -79,10 +79,11 @@ def test_a_preset_of_another_version_is_refused_by_name(tmp_path: Path) -> None:
     folder = tmp_path / "older"
     shutil.copytree(mini.folder / "mini", folder / "mini")
     file = folder / "mini/sound_encoder.safetensors"
-    save_file({n: t for n, t in load_file(file).items() if n != "reader"}, file)
+    save_file({n: t for n, t in load_file(file).items() if n != "centres"}, file)
     weight = mini.weight("sound_encoder")
     text = (mini.folder / "mini.toml").read_text()
     for old, new in (
+        ('name = "mini"\ntitle', 'name = "older"\ntitle'),
         (weight.sha256, hashlib.sha256(file.read_bytes()).hexdigest()),
         (f"bytes = {weight.bytes}", f"bytes = {file.stat().st_size}"),
         (f'[space]\nname = "{mini.space.name}"', '[space]\nname = "mini-1"'),
@@ -92,5 +93,5 @@ def test_a_preset_of_another_version_is_refused_by_name(tmp_path: Path) -> None:
     (folder / "preset.toml").write_text(text)
     with pytest.raises(WeightsError) as refusal:
         Sound2Vision.load(folder, device="cpu")
-    for part in ("older", "mini-1-256 (unit)", str(mini.space), "'reader'", "Train"):
+    for part in ("older", "mini-1-256 (unit)", str(mini.space), "'centres'", "Train"):
         assert part in str(refusal.value)

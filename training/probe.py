@@ -6,7 +6,9 @@ into the space of pictures, or by the generator.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
@@ -66,10 +68,8 @@ def linear_probe(
     return [float(a == b) for a, b in zip(guess.tolist(), held_out_classes, strict=True)]
 
 
-def _quietly() -> object:
+def _quietly() -> AbstractContextManager[object]:
     """Without the warnings of folds that lack a class, and of fits that end early."""
-    import warnings
-
     return warnings.catch_warnings(action="ignore")
 
 

@@ -406,7 +406,7 @@ class Run:
         encoder = cast(MiniSoundEncoder, averages["encoder"])
         fit_bridge(encoder, stage)
         fit_familiarity(encoder, clips, waves)
-        fit_prior(encoder, stage, cast("nn.Linear | None", averages.get("classifier")))
+        fit_prior(encoder, stage)
         return encoder
 
     def speech_encoder(self, table: CropTable, start: MiniSoundEncoder | None) -> MiniSpeechEncoder:
