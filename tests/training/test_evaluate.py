@@ -22,12 +22,10 @@ from s2v_cli.errors import TrainingError
 from s2v_cli.generators.mini import MiniGenerator
 from s2v_cli.pipeline import Sound2Vision
 from s2v_cli.training.dataset import Clip, find_clips, find_photos, load_photos
-from s2v_cli.training.evaluate import (
-    evaluate,
-    signatures,
-)
+from s2v_cli.training.evaluate import evaluate
 from s2v_cli.training.export import export_preset
 from s2v_cli.training.familiarity import rank_auc
+from s2v_cli.training.figures import signatures
 from s2v_cli.training.judge import Judge
 from s2v_cli.training.metrics import (
     bootstrap,
