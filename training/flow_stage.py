@@ -48,7 +48,14 @@ def draw_conditions(
 
 
 class FlowStage:
-    """Trains a `LatentFlow` on encoded crops by flow matching (Lipman et al., 2023, Eq. 9)."""
+    """Trains a `LatentFlow` on encoded crops by flow matching (Lipman et al., 2023, Eq. 9).
+
+    Args:
+        train, validation: the crops.
+        options: of the training.
+        device: where it computes.
+        start: flow to go on from, None for random weights.
+    """
 
     name = "flow"
     averaged: tuple[str, ...] = ("flow",)
@@ -59,10 +66,14 @@ class FlowStage:
         validation: CropTable | None,
         options: StageOptions,
         device: torch.device = CPU,
+        start: LatentFlow | None = None,
     ) -> None:
         self.options, self.train, self.validation = options, train, validation
         self.device = device
-        flow = LatentFlow(train.embedding.shape[1]).to(device)
+        flow = LatentFlow(train.embedding.shape[1])
+        if start is not None:
+            flow.load_state_dict(start.state_dict())
+        flow.to(device)
         self.modules: dict[str, nn.Module] = {"flow": flow}
         self.optimisers: dict[str, torch.optim.Optimizer] = {
             "flow": torch.optim.AdamW(

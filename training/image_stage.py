@@ -42,15 +42,15 @@ class ImageStage:
     blurs everything that is learned from their embeddings.
 
     Args:
+        name: "image_encoder" or "refine".
         photos: all of them; only the training split is learned.
         pixels: of the photos.
         options: of the training.
-        start: the networks of stage `image_encoder` to go on from; their copy is this stage
-            `refine`.
+        start: networks to go on from, `encoder` and, where they are known, `centres` and
+            `zoom_head`; unknown centres begin as the means of the groups.
         device: where it computes.
 
     Attributes:
-        name: "image_encoder" or "refine".
         alone: whether there are photos without a class, so that each is seen twice.
     """
 
@@ -58,14 +58,14 @@ class ImageStage:
 
     def __init__(
         self,
+        name: str,
         photos: Sequence[Photo],
         pixels: Tensor,
         options: StageOptions,
         start: Mapping[str, nn.Module] | None = None,
         device: torch.device = CPU,
     ) -> None:
-        self.name = "image_encoder" if start is None else "refine"
-        self.options, self.device = options, device
+        self.name, self.options, self.device = name, options, device
         self.pixels = pixels
         groups = sorted({photo.group for photo in photos})
         places = {name: place for place, name in enumerate(groups)}
@@ -86,6 +86,9 @@ class ImageStage:
         self.modules["zoom_head"] = nn.Linear(size, 1)
         for name, module in (start or {}).items():
             self.modules[name].load_state_dict(module.state_dict())
+        if start is not None and not self.alone and "centres" not in start:
+            means = self._means(encoder.eval(), torch.Generator().manual_seed(0))
+            cast(nn.Linear, self.modules["centres"]).weight.data.copy_(F.normalize(means, dim=1))
         for module in self.modules.values():
             module.to(device)
         parameters = [p for module in self.modules.values() for p in module.parameters()]

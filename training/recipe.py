@@ -147,12 +147,15 @@ class Recipe:
         seed: of all its stages.
         stages: options by stage.
         teacher: preset, by name or folder, whose networks stand in for stages that are not listed.
+        start: preset, by name or folder, from whose image encoder, codec and flow the stages go
+            on where no stage before them made one.
     """
 
     name: str
     seed: int
     stages: tuple[tuple[str, StageOptions], ...]
     teacher: str | None = None
+    start: str | None = None
 
     def stage(self, name: str) -> StageOptions:
         """Options of one stage."""
@@ -209,13 +212,15 @@ def load_recipe(name_or_file: str) -> Recipe:
     stages = table.get("stages", {})
     if not isinstance(stages, dict) or not stages:
         raise TrainingError(f"Recipe {name_or_file!r} has no [stages.NAME] tables.")
-    allowed = ("name", "seed", "teacher", "stages")
+    allowed = ("name", "seed", "teacher", "start", "stages")
     _refuse_unknown(table, allowed, f"Recipe {name_or_file!r}")
-    seed, teacher = table.get("seed", 0), table.get("teacher")
+    seed = table.get("seed", 0)
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         raise TrainingError(f"seed is {seed!r}; allowed: an integer of 0 or more.")
-    if teacher is not None and not (isinstance(teacher, str) and teacher):
-        raise TrainingError(f"teacher is {teacher!r}; allowed: a preset's name or folder.")
+    presets = {key: table.get(key) for key in ("teacher", "start")}
+    for key, preset in presets.items():
+        if preset is not None and not (isinstance(preset, str) and preset):
+            raise TrainingError(f"{key} is {preset!r}; allowed: a preset's name or folder.")
     for name in stages:
         if name not in LOSS_WEIGHTS:
             raise TrainingError(
@@ -223,7 +228,7 @@ def load_recipe(name_or_file: str) -> Recipe:
                 f"{nearest(name, LOSS_WEIGHTS)} Allowed: {', '.join(LOSS_WEIGHTS)}."
             )
     options = tuple((name, _stage(name, entry)) for name, entry in stages.items())
-    return Recipe(str(table.get("name", name_or_file)), seed, options, teacher)
+    return Recipe(str(table.get("name", name_or_file)), seed, options, **presets)
 
 
 def _stage(name: str, entry: Any) -> StageOptions:

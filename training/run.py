@@ -55,6 +55,7 @@ from s2v_cli.training.gan_stage import (
 from s2v_cli.training.image_stage import ImageStage
 from s2v_cli.training.latents import CropTable, encode_crops
 from s2v_cli.training.loop import Stage, run_stage
+from s2v_cli.training.precision import CPU
 from s2v_cli.training.recipe import GanOptions, Recipe, StageOptions
 from s2v_cli.training.sound_stage import SoundStage, paired_classes
 from s2v_cli.training.speech_stage import CALLED_SPEECH, SpeechStage
@@ -83,6 +84,8 @@ AFTER = {
     "polish": ("codec", "flow"),
     "codec": ("flow",),
 }
+# Stages whose networks a recipe's `start` has.
+STARTED = frozenset({"image_encoder", "codec"})
 # That need an image encoder as mini's.
 OF_MINI = frozenset(STAGES) - {"image_encoder", "refine", "gan"}
 
@@ -135,19 +138,29 @@ class Run:
     def _check_recipe(self) -> None:
         """Whether the stages lead to a preset; found before hours of work."""
         names, teacher = self.recipe.names, self.recipe.teacher
+        given = names | STARTED if self.recipe.start else names
 
         def refuse(reason: str) -> None:
             raise TrainingError(f"Recipe {self.recipe.name!r} {reason}")
 
+        if teacher and self.recipe.start:
+            refuse("names a teacher and a start; allowed: one of them.")
+        if self.recipe.start and not names & {"image_encoder", "refine"}:
+            refuse(
+                f"starts from {self.recipe.start!r} and does not go on with its image encoder. Add "
+                "[stages.refine], or name it as teacher."
+            )
+        for role in ("image_encoder", "generator"):
+            self._started(role)
         for name in STAGES:
             for other in AFTER.get(name, ()):
-                if name in names and other not in names:
+                if name in names and other not in given:
                     refuse(f"has the stage {name!r}, which needs {other!r}. Add [stages.{other}].")
         if "gan" in names and "flow" in names:
             refuse("has two generators, 'flow' and 'gan'; allowed: one.")
         if teacher is None:
             for name in ("image_encoder", "sound_encoder"):
-                if name not in names:
+                if name not in given:
                     refuse(f"trains no {name}. Add [stages.{name}], or a teacher that has one.")
             if not names & {"gan", "flow"}:
                 refuse("trains no generator. Add 'codec', 'flow' and 'distil', or 'gan'.")
@@ -218,7 +231,7 @@ class Run:
         """The stages that read the table of encoded crops."""
         names = self.recipe.names
         new: dict[str, Network] = {}
-        codec = self.codec(image_encoder) if "codec" in names else None
+        codec = self.codec(image_encoder) if "flow" in names else None
         latent_encoder = cast(LatentEncoder, codec["encoder"]) if codec else None
         train, validation = self.tables(image_encoder, latent_encoder)
         flow = self.flow(train, validation) if codec else None
@@ -287,15 +300,38 @@ class Run:
         name = f"{MiniImageEncoder.space.family}-{hashlib.sha256(content).hexdigest()[:8]}"
         return dataclasses.replace(MiniImageEncoder.space, name=name)
 
+    def _started(self, role: str) -> nn.Module | None:
+        """A network of the preset that the recipe starts from, in float32; None without one.
+
+        Raises:
+            TrainingError: it is not of mini's architecture.
+        """
+        if self.recipe.start is None:
+            return None
+        from s2v_cli.networks import Setting, build_network
+        from s2v_cli.presets import load_preset
+
+        preset = load_preset(self.recipe.start)
+        weight, kind = preset.weight(role), f"mini-{role.replace('_', '-')}"
+        if weight.network != kind:
+            raise TrainingError(
+                f"Recipe {self.recipe.name!r} starts from {preset.name!r}, whose {role} is "
+                f"{weight.network!r}; needed: {kind!r}. Name a preset that was trained as mini."
+            )
+        network = build_network(Setting(preset, weight, CPU, torch.float32))
+        return cast(nn.Module, network).requires_grad_(True)
+
     def _stage_seed(self, name: str) -> int:
         return self.recipe.seed + STAGES.index(name)
 
     def image_encoder(self) -> MiniImageEncoder:
-        """Stages `image_encoder` and, if listed, `refine`."""
-        parts = self._image_stage("image_encoder", None)
-        if "refine" in self.recipe.names:
-            parts = self._image_stage("refine", parts)
-        return cast(MiniImageEncoder, parts["encoder"])
+        """Stages `image_encoder` and `refine`, those that are listed."""
+        encoder = self._started("image_encoder")
+        parts: Mapping[str, nn.Module] | None = {"encoder": encoder} if encoder else None
+        for name in ("image_encoder", "refine"):
+            if name in self.recipe.names:
+                parts = self._image_stage(name, parts)
+        return cast(MiniImageEncoder, (parts or {})["encoder"])
 
     def _image_stage(
         self, name: str, start: Mapping[str, nn.Module] | None
@@ -303,7 +339,7 @@ class Run:
         """The stage's networks, averaged where averages are kept."""
         options, seed = self.recipe.stage(name), self._stage_seed(name)
         with _seeded(seed):
-            stage = ImageStage(self.photos, self.pixels, options, start, self.device)
+            stage = ImageStage(name, self.photos, self.pixels, options, start, self.device)
         averages = self._run(stage, options, seed)
         return {**stage.modules, **averages}
 
@@ -313,11 +349,16 @@ class Run:
         return {name: average.cpu() for name, average in averages.items()}
 
     def codec(self, image_encoder: MiniImageEncoder) -> Mapping[str, nn.Module]:
-        """Stages `codec` and, if listed, `sharpen`; returns encoder and decoder."""
-        parts = self._codec_stage("codec", None, None)
-        if "sharpen" not in self.recipe.names:
-            return parts
-        return self._codec_stage("sharpen", image_encoder, parts)
+        """Stages `codec` and `sharpen`, those that are listed; returns encoder and decoder."""
+        generator = cast("MiniGenerator | None", self._started("generator"))
+        parts: Mapping[str, nn.Module] = {}
+        if generator is not None:
+            parts = {"encoder": generator.encoder, "decoder": generator.decoder}
+        if "codec" in self.recipe.names:
+            parts = self._codec_stage("codec", None, parts)
+        if "sharpen" in self.recipe.names:
+            parts = self._codec_stage("sharpen", image_encoder, parts)
+        return parts
 
     def polish(
         self,
@@ -382,7 +423,9 @@ class Run:
         """Stages `flow` and `distil`; returns the few-step student."""
         options = self.recipe.stage("flow")
         with _seeded(self._stage_seed("flow")):
-            stage = FlowStage(train, validation, options, self.device)
+            generator = cast("MiniGenerator | None", self._started("generator"))
+            start = generator.flow if generator else None
+            stage = FlowStage(train, validation, options, self.device, start)
         teacher = cast(LatentFlow, self._run(stage, options, self._stage_seed("flow"))["flow"])
         options = self.recipe.stage("distil")
         distil = DistilStage(teacher, train, options, STEPS, SHIFT, self.device)
@@ -406,7 +449,7 @@ class Run:
         encoder = cast(MiniSoundEncoder, averages["encoder"])
         fit_bridge(encoder, stage)
         fit_familiarity(encoder, clips, waves)
-        fit_prior(encoder, stage)
+        fit_prior(encoder, stage, cast("nn.Linear | None", averages.get("classifier")))
         return encoder
 
     def speech_encoder(self, table: CropTable, start: MiniSoundEncoder | None) -> MiniSpeechEncoder:

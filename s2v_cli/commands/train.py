@@ -83,7 +83,8 @@ def train(
         typer.Option(
             metavar="NAME",
             help="'align' (a sound encoder for a preset), 'align-published', 'mini' (all stages of "
-            "a model), 'gan' (a generator), or a TOML file.",
+            "a model), 'mini-further' (from the bundled one on), 'gan' (a generator), or a TOML "
+            "file.",
         ),
     ] = "align",
     teacher: Annotated[

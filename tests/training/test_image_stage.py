@@ -55,8 +55,8 @@ class Shown:
 def test_crops_grow(
     photos: tuple[list[Photo], torch.Tensor], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    first = ImageStage(*photos, OPTIONS)
-    stage = first if name == "image_encoder" else ImageStage(*photos, OPTIONS, first.modules)
+    start = ImageStage("image_encoder", *photos, OPTIONS).modules if name == "refine" else None
+    stage = ImageStage(name, *photos, OPTIONS, start)
     assert stage.name == name
     shown = Shown(stage, monkeypatch)
     for step in (0, 50, 70, 99):
@@ -70,26 +70,44 @@ def test_crops_grow(
 def test_only_the_first_stage_mixes_photos(
     photos: tuple[list[Photo], torch.Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = ImageStage(*photos, OPTIONS)
+    first = ImageStage("image_encoder", *photos, OPTIONS)
     shown = Shown(first, monkeypatch)
     for step in range(4):
         first.step(step, torch.Generator().manual_seed(step))
     shares = torch.cat(shown.shares)
     assert 0 < float((shares > 0).float().mean()) < 0.7 and float(shares.max()) <= 0.5
-    second = ImageStage(*photos, OPTIONS, first.modules)
+    second = ImageStage("refine", *photos, OPTIONS, first.modules)
     shown = Shown(second, monkeypatch)
     second.step(0, torch.Generator().manual_seed(0))
     assert not shown.shares[-1].any()
 
 
 def test_refine_goes_on_from_all_networks(photos: tuple[list[Photo], torch.Tensor]) -> None:
-    first = ImageStage(*photos, OPTIONS)
+    first = ImageStage("image_encoder", *photos, OPTIONS)
     first.step(0, torch.Generator().manual_seed(0))
-    second = ImageStage(*photos, OPTIONS, first.modules)
+    second = ImageStage("refine", *photos, OPTIONS, first.modules)
     assert set(second.modules) == {"encoder", "centres", "zoom_head"}
     for name, module in first.modules.items():
         for key, value in module.state_dict().items():
             assert torch.equal(second.modules[name].state_dict()[key], value), (name, key)
+
+
+def test_unknown_centres_begin_as_the_means_of_the_groups(
+    photos: tuple[list[Photo], torch.Tensor],
+) -> None:
+    encoder = ImageStage("image_encoder", *photos, OPTIONS).modules["encoder"]
+    stage = ImageStage("refine", *photos, OPTIONS, {"encoder": encoder})
+    centres = stage.modules["centres"].weight
+    assert isinstance(centres, torch.Tensor)
+    assert torch.allclose(centres.norm(dim=1), torch.ones(2))
+    embedding = image_stage.embed_crops(
+        stage.modules["encoder"].eval(),  # type: ignore[arg-type]
+        photos[1],
+        torch.ones(12),
+        torch.Generator().manual_seed(1),
+    )
+    own = F.normalize(torch.stack([embedding[stage.group == g].mean(0) for g in (0, 1)]), dim=1)
+    assert float((own * centres).sum(dim=1).min()) > 0.95  # crops differ by being mirrored
 
 
 def test_a_mixed_image_belongs_to_both_groups() -> None:

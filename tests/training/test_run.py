@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -104,6 +105,7 @@ def test_the_mini_recipe_is_complete() -> None:
         ("[stages.flow]\nsteps = 0\nbatch = 1\nlearning_rate = 1.0", "steps is 0"),
         ("[stages.flow]\nsteps = 1\nbatch = 1\nlearning_rate = 0", "learning_rate is 0"),
         ("[stages.flow]\nsteps = 1", "batch"),
+        ("start = 3\n[stages.flow]\nsteps = 1\nbatch = 1\nlearning_rate = 1.0", "start is 3"),
     ],
 )
 def test_a_malformed_recipe_is_refused(tmp_path: Path, text: str, says: str) -> None:
@@ -225,6 +227,42 @@ def test_a_recipe_of_one_stage_takes_the_rest_from_its_teacher(
         assert new.weight(role).sha256 == old.weight(role).sha256
     assert new.weight("sound_encoder").sha256 != old.weight("sound_encoder").sha256
     assert new.generate == old.generate
+
+
+def test_a_recipe_goes_on_from_the_networks_of_a_preset(
+    miniature: Path, tiny_recipe: Path, tmp_path: Path
+) -> None:
+    stages = dict(load_recipe(str(tiny_recipe)).stages)
+    names = ("refine", "flow", "distil", "polish", "sound_encoder")
+    still = tuple((n, dataclasses.replace(stages[n], learning_rate=1e-9, ema=0.0)) for n in names)
+    preset = Run(miniature, tmp_path, Recipe("further", 1, still, start="mini")).train()
+    new, old = (Sound2Vision.load(name, device="cpu") for name in (preset, "mini"))
+    assert new.space.family == "mini" and new.space != old.space
+    for part in ("image_encoder", "generator"):
+        weights = dict(getattr(old, part).named_parameters())
+        for name, weight in getattr(new, part).named_parameters():
+            # What is left of the learning rate is far below half precision.
+            assert torch.allclose(weight.float(), weights[name].float(), atol=1e-5), (part, name)
+
+
+@pytest.mark.parametrize(
+    ("start", "teacher", "stages", "says"),
+    [
+        ("mini", "mini", ["refine"], "names a teacher and a start"),
+        ("mini", None, ["flow", "distil", "sound_encoder"], "Add [stages.refine]"),
+        ("mini", None, ["refine", "flow", "sound_encoder"], "needs 'distil'"),
+        ("mini", None, ["refine", "sound_encoder"], "trains no generator"),
+        ("sound2scene", None, ["refine"], "is 'swav-image-encoder'; needed: 'mini-image-encoder'"),
+    ],
+)
+def test_a_start_that_does_not_fit_is_refused(
+    miniature: Path, tmp_path: Path, start: str, teacher: str | None, stages: list[str], says: str
+) -> None:
+    options = tuple((name, StageOptions(1, 2, 1e-3)) for name in stages)
+    with pytest.raises(TrainingError) as refusal:
+        Run(miniature, tmp_path / "run", Recipe("some", 0, options, teacher, start)).train()
+    assert says in str(refusal.value)
+    assert not list((tmp_path / "run").glob("*.pt"))
 
 
 @pytest.mark.parametrize(

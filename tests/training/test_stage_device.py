@@ -66,19 +66,19 @@ def sounds(*names: str) -> tuple[list[Clip], list[torch.Tensor]]:
 
 
 def image_encoder(device: torch.device) -> Stage:
-    return ImageStage(*photos(), options(zoom=0.5), device=device)
+    return ImageStage("image_encoder", *photos(), options(zoom=0.5), device=device)
 
 
 def refine(device: torch.device) -> Stage:
-    first = ImageStage(*photos(), options(zoom=0.5))
-    return ImageStage(*photos(), options(zoom=0.5), first.modules, device)
+    first = ImageStage("image_encoder", *photos(), options(zoom=0.5))
+    return ImageStage("refine", *photos(), options(zoom=0.5), first.modules, device)
 
 
 def polish(device: torch.device) -> Stage:
     def draw(count: int, generator: torch.Generator) -> torch.Tensor:
         return draw_latents(LatentFlow(256).to(device), table(), count, generator)
 
-    teacher = ImageStage(*photos(), options(zoom=0.5)).modules["encoder"]
+    teacher = ImageStage("image_encoder", *photos(), options(zoom=0.5)).modules["encoder"]
     weights = options(pixel=1.0, feature=0.3, adversarial=0.05, freeze_encoder=1)
     return CodecStage("polish", *photos(), teacher, None, weights, draw, device)  # type: ignore[arg-type]
 
