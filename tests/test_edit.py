@@ -239,7 +239,7 @@ def changed(about: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
 
 SPACE = {"name": "swav", "dimension": 2048, "scale": "unit"}
 FOREIGN: list[tuple[Callable[[dict[str, Any]], None], str]] = [
-    (changed({"space": SPACE}), "swav-2048 (unit) and mini-256 (unit) are different"),
+    (changed({"space": SPACE}), "swav-2048 (unit) and mini-2-256 (unit) are different"),
     (
         changed({"preset": "other", "weights": {"generator": "0" * 64, "image_encoder": "1" * 64}}),
         "was made with preset 'other' (generator 000000000000…), not with 'mini' (generator",

@@ -200,7 +200,7 @@ def test_only_one_sound_can_be_standard_input(s2v: RunHere) -> None:
 def test_a_speech_encoder_of_another_space_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     other = EmbeddingSpace("other", 256, "unit")
     monkeypatch.setattr(MiniSpeechEncoder, "space", other)
-    with pytest.raises(SpaceError, match=r"Cannot generate from speech: other-256.*mini-256"):
+    with pytest.raises(SpaceError, match=r"Cannot generate from speech: other-256.*mini-2-256"):
         Sound2Vision.load("mini", device="cpu").encode_speech(VOICE)
 
 

@@ -79,7 +79,7 @@ def test_a_preset_of_another_version_is_refused_by_name(tmp_path: Path) -> None:
     folder = tmp_path / "older"
     shutil.copytree(mini.folder / "mini", folder / "mini")
     file = folder / "mini/sound_encoder.safetensors"
-    save_file({n: t for n, t in load_file(file).items() if n != "centres"}, file)
+    save_file({n: t for n, t in load_file(file).items() if n != "reader"}, file)
     weight = mini.weight("sound_encoder")
     text = (mini.folder / "mini.toml").read_text()
     for old, new in (
@@ -93,5 +93,5 @@ def test_a_preset_of_another_version_is_refused_by_name(tmp_path: Path) -> None:
     (folder / "preset.toml").write_text(text)
     with pytest.raises(WeightsError) as refusal:
         Sound2Vision.load(folder, device="cpu")
-    for part in ("older", "mini-1-256 (unit)", str(mini.space), "'centres'", "Train"):
+    for part in ("older", "mini-1-256 (unit)", str(mini.space), "'reader'", "Train"):
         assert part in str(refusal.value)

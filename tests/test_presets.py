@@ -54,7 +54,7 @@ def test_mini_is_whole() -> None:
     """The bundled model: its files are the ones that the preset states."""
     mini = load_preset("mini")
     assert mini.bundled
-    assert mini.space == EmbeddingSpace("mini", 256, "unit")
+    assert mini.space == EmbeddingSpace("mini-2", 256, "unit")
     assert {weight.role for weight in mini.weights} == {
         "sound_encoder",
         "image_encoder",
@@ -201,7 +201,7 @@ def test_command_lists(s2v: RunHere) -> None:
     ran = s2v("presets")
     assert ran.status == 0
     line = next(line for line in ran.lines if line.startswith("mini: "))
-    for part in ("128 px", "mini-256 (unit)", "CC BY-NC 4.0", "weights here"):
+    for part in ("128 px", "mini-2-256 (unit)", "CC BY-NC 4.0", "weights here"):
         assert part in line
     assert re.search(r"[0-9.]+ MB", line)
 

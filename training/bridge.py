@@ -11,12 +11,12 @@ does with a network.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from s2v_cli.audio.filterbank import log_mel
 from s2v_cli.encoders.mini_sound import PROTOTYPES, MiniSoundEncoder
-from s2v_cli.encoders.mini_speech import GROUPS, MiniSpeechEncoder
+from s2v_cli.encoders.mini_speech import MiniSpeechEncoder
 from s2v_cli.training.latents import blended_embedding
 from s2v_cli.training.sound_stage import (
     BLEND,
@@ -33,6 +33,7 @@ from s2v_cli.training.sound_stage import (
 from s2v_cli.training.speech_stage import SpeechStage
 
 PRIOR_SHARE = 0.7  # how far a sound is drawn to its likely photos; what is left tells its own
+READ = 1.0  # weight of the classifier's logits beside those of the cosines
 PULL = 0.3  # towards the plain shift by the mean gap; chosen on validation sounds
 SPEECH_PRIOR_SHARE = 0.9  # how far a voice is drawn to the likely faces
 MOST_FAMILIES = 512  # beyond, clusters of photos stand for the classes
@@ -77,14 +78,22 @@ def fit_bridge(encoder: MiniSoundEncoder, stage: SoundStage, seed: int = 0) -> N
     encoder.bridge = matrix - torch.eye(len(matrix))
 
 
-def fit_prior(encoder: MiniSoundEncoder, stage: SoundStage) -> None:
-    """Fill in the encoder's `prototypes` and `prior_share`; to be called last.
+def fit_prior(
+    encoder: MiniSoundEncoder, stage: SoundStage, classifier: nn.Linear | None = None
+) -> None:
+    """Fill in the encoder's prior; to be called last.
 
     Each photo class that sounds are paired with has two prototypes, the mean z^V of its crops of
     small and of large zoom, so that level still points to zoom. Where photos have no classes, or
     there are very many, clusters of the photos stand for them.
+
+    Args:
+        encoder: in eval mode.
+        stage: that it was trained by.
+        classifier: of the stage's sound classes, which then helps to tell what is likely.
     """
     table = stage.table
+    reader = offset = None
     if stage.alone or len(stage.pairs) > MOST_FAMILIES:
         rows = cluster_means(table.embedding, PROTOTYPES)
     else:
@@ -95,10 +104,11 @@ def fit_prior(encoder: MiniSoundEncoder, stage: SoundStage) -> None:
                 for half in table.embedding[table.group == group].tensor_split(2)  # by zoom
             ]
         )
-    prototypes = torch.zeros(max(PROTOTYPES, len(rows)), table.embedding.shape[1])
-    prototypes[: len(rows)] = F.normalize(rows, dim=1)
-    encoder.prototypes = prototypes
-    encoder.prior_share = torch.tensor(PRIOR_SHARE)
+        if classifier is not None:
+            chosen = torch.tensor([stage.places[name] for name in stage.pairs for _ in range(2)])
+            reader = READ * classifier.weight.detach()[chosen]
+            offset = READ * classifier.bias.detach()[chosen]
+    encoder.set_prior(F.normalize(rows, dim=1), PRIOR_SHARE, reader, offset)
 
 
 def cluster_means(embedding: Tensor, count: int, seed: int = 0, rounds: int = 30) -> Tensor:
@@ -122,11 +132,7 @@ def fit_speech_prior(encoder: MiniSpeechEncoder, stage: SpeechStage) -> None:
 
     It needs no bridge before it: what is left of where the voice itself lies is a tenth.
     """
-    faces = stage.mean_faces(CLEAREST)
-    prototypes = torch.zeros(GROUPS, faces.shape[1])
-    prototypes[: len(faces)] = faces
-    encoder.prototypes = prototypes
-    encoder.prior_share = torch.tensor(SPEECH_PRIOR_SHARE)
+    encoder.set_prior(stage.mean_faces(CLEAREST), SPEECH_PRIOR_SHARE)
 
 
 def ridge_to_identity(

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from s2v_cli.space import EmbeddingSpace
 
 # Of the bundled weights; another training of the image encoder makes another space.
-MINI_SPACE = EmbeddingSpace(name="mini", dimension=256, scale="unit")
+MINI_SPACE = EmbeddingSpace(name="mini-2", dimension=256, scale="unit")
 IMAGE_SIZE = 128  # px, side of the image that the encoder reads
 WIDTHS = (48, 96, 192, 320)  # channels at 32, 16, 8 and 4 px
 DEPTHS = (2, 2, 2, 1)  # residual blocks at each of them

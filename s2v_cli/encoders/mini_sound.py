@@ -36,6 +36,8 @@ class MiniSoundEncoder(nn.Module):
     bridge_offset: Tensor
     prototypes: Tensor
     prior_share: Tensor
+    reader: Tensor
+    reader_offset: Tensor
     centres: Tensor
     calibration: Tensor
 
@@ -57,9 +59,12 @@ class MiniSoundEncoder(nn.Module):
         self.register_buffer("bridge", torch.zeros(self.space.dimension, self.space.dimension))
         self.register_buffer("bridge_offset", torch.zeros(self.space.dimension))
         # A small prior: most sounds could be several things, and the mean of several kinds of
-        # photos is no photo. So an embedding is drawn towards the kinds that it lies nearest to.
+        # photos is no photo. So an embedding is drawn towards the kinds that are likely: that it
+        # lies near to, and that a linear read-out of the sound's features names.
         self.register_buffer("prototypes", torch.zeros(self.prototype_count, self.space.dimension))
         self.register_buffer("prior_share", torch.zeros(()))
+        self.register_buffer("reader", torch.zeros(self.prototype_count, 2 * inputs))
+        self.register_buffer("reader_offset", torch.zeros(self.prototype_count))
         # Mean sound embeddings of the taught kinds, and what turns the distance to the nearest
         # of them into a familiarity (scale, offset, threshold); filled in by training.
         self.register_buffer("centres", torch.zeros(self.families, self.space.dimension))
@@ -73,9 +78,38 @@ class MiniSoundEncoder(nn.Module):
             KeyError: the tensors are not of such a network.
         """
         network = cls()
-        for name in ("prototypes", "centres"):
+        for name in ("prototypes", "reader", "reader_offset", "centres"):
             network.register_buffer(name, torch.empty_like(tensors[name], device="meta"))
         return network
+
+    def set_prior(
+        self,
+        prototypes: Tensor,
+        share: float,
+        reader: Tensor | None = None,
+        reader_offset: Tensor | None = None,
+    ) -> None:
+        """Fill in the prior.
+
+        Args:
+            prototypes: unit z^V [P, 256], or fewer where some are left at zero.
+            share: how far embeddings are drawn to them, 0 to 1.
+            reader: of features [384] to how likely each prototype is, [P, 384], logits; None
+                leaves that to the cosines.
+            reader_offset: [P].
+        """
+        device = self.prototypes.device
+        count = max(self.prototype_count, len(prototypes))
+        for name, rows in (
+            ("prototypes", prototypes),
+            ("reader", reader),
+            ("reader_offset", reader_offset),
+        ):
+            filled = torch.zeros(count, *self.get_buffer(name).shape[1:], device=device)
+            if rows is not None:
+                filled[: len(rows)] = rows
+            self.register_buffer(name, filled)
+        self.prior_share = torch.tensor(share, device=device)
 
     @property
     def samples(self) -> int:
@@ -102,9 +136,8 @@ class MiniSoundEncoder(nn.Module):
         rows = feature_map.float().mean(dim=2)
         return torch.cat([rows.mean(dim=2), rows.amax(dim=2)], dim=1)
 
-    def heard(self, feature_map: Tensor) -> Tensor:
+    def heard(self, pooled: Tensor) -> Tensor:
         """What the sound itself says: [B, 256], unit norm; z^A before the prior."""
-        pooled = self.pooled(feature_map)
         with torch.autocast(pooled.device.type, enabled=False):
             weight, bias = self.head.weight.float(), self.head.bias.float()
             contrasted = F.normalize(F.linear(pooled, weight, bias), dim=-1)
@@ -113,12 +146,16 @@ class MiniSoundEncoder(nn.Module):
 
     def embed(self, feature_map: Tensor) -> Tensor:
         """z^A [B, 256], unit norm, from the map of `feature_map`."""
-        return self._draw_to_prototypes(self.heard(feature_map))
+        pooled = self.pooled(feature_map)
+        return self._draw_to_prototypes(self.heard(pooled), pooled)
 
-    def _draw_to_prototypes(self, embedding: Tensor) -> Tensor:
+    def _draw_to_prototypes(self, embedding: Tensor, pooled: Tensor) -> Tensor:
         """Move unit embeddings [B, 256] by `prior_share` towards likely photo embeddings."""
         prototypes = self.prototypes.float()
-        likely = (embedding @ prototypes.T / PRIOR_TEMPERATURE).softmax(dim=-1) @ prototypes
+        with torch.autocast(pooled.device.type, enabled=False):
+            named = F.linear(pooled, self.reader.float(), self.reader_offset.float())
+        nearness = embedding @ prototypes.T / PRIOR_TEMPERATURE
+        likely = (nearness + named).softmax(dim=-1) @ prototypes
         share = self.prior_share.float()
         return F.normalize(torch.lerp(embedding, F.normalize(likely, dim=-1), share), dim=-1)
 
@@ -134,10 +171,11 @@ class MiniSoundEncoder(nn.Module):
             cosine to the nearest kind's mean (before the prior, which would hide what is strange),
             fitted on validation sounds with and without photos.
         """
-        heard = self.heard(self.feature_map(self.spectrogram(wave)))
+        pooled = self.pooled(self.feature_map(self.spectrogram(wave)))
+        heard = self.heard(pooled)
         nearest = (heard @ self.centres.float().T).amax(dim=1)
         scale, offset, _ = self.calibration.float()
-        return self._draw_to_prototypes(heard), torch.sigmoid(scale * nearest + offset)
+        return self._draw_to_prototypes(heard, pooled), torch.sigmoid(scale * nearest + offset)
 
     @property
     def familiarity_threshold(self) -> float:

@@ -27,7 +27,7 @@ class MiniSpeechEncoder(MiniSoundEncoder):
         self.stem.load_state_dict(encoder.stem.state_dict())
         self.blocks.load_state_dict(encoder.blocks.state_dict())
 
-    def _draw_to_prototypes(self, embedding: Tensor) -> Tensor:
+    def _draw_to_prototypes(self, embedding: Tensor, pooled: Tensor) -> Tensor:
         nearness = embedding @ self.centres.float().T
         likely = (nearness / GROUP_TEMPERATURE).softmax(dim=-1) @ self.prototypes.float()
         return F.normalize(

@@ -55,16 +55,45 @@ def test_rows_of_no_weight_do_not_count(rows: tuple[torch.Tensor, torch.Tensor])
 def test_the_prior_draws_to_the_nearest_kinds_of_photos() -> None:
     encoder = MiniSoundEncoder().eval()
     embedding = torch.nn.functional.normalize(torch.tensor([[0.6, 0.5, 0.3] + [0.0] * 253]), dim=1)
-    assert torch.allclose(encoder._draw_to_prototypes(embedding), embedding)  # not filled in yet
-    encoder.prototypes[:3] = torch.eye(3, 256)
-    encoder.prior_share.fill_(0.7)
-    drawn = encoder._draw_to_prototypes(embedding)[0]
+    features = torch.zeros(1, 384)
+    drawn = encoder._draw_to_prototypes(embedding, features)
+    assert torch.allclose(drawn, embedding)  # not filled in yet
+    encoder.set_prior(torch.eye(3, 256), 0.7)
+    drawn = encoder._draw_to_prototypes(embedding, features)[0]
     assert float(drawn.norm()) == pytest.approx(1.0)
     assert float(drawn[0]) > 0.9
     assert float(drawn[0]) > float(drawn[1]) > float(drawn[2]) > 0
     between = torch.nn.functional.normalize(torch.tensor([[0.5, 0.5] + [0.0] * 254]), dim=1)
-    both = encoder._draw_to_prototypes(between)[0]
+    both = encoder._draw_to_prototypes(between, features)[0]
     assert float(both[0]) == pytest.approx(float(both[1]))  # could be either: stays between
+
+
+def test_what_the_features_name_decides_between_kinds_that_are_as_near() -> None:
+    encoder = MiniSoundEncoder().eval()
+    reader = torch.zeros(3, 384)
+    reader[1, 7] = 4.0
+    encoder.set_prior(torch.eye(3, 256), 0.7, reader, torch.tensor([0.0, -1.0, 0.0]))
+    between = torch.nn.functional.normalize(torch.tensor([[0.5, 0.5] + [0.0] * 254]), dim=1)
+    features = torch.zeros(2, 384)
+    features[1, 7] = 1.0
+    silent, named = encoder._draw_to_prototypes(between.repeat(2, 1), features)
+    odds = (torch.tensor([0.0, -1.0]).exp(), torch.tensor([0.0, 3.0]).exp())
+    for drawn, (first, second) in zip((silent, named), odds, strict=True):
+        expected = torch.nn.functional.normalize(torch.stack([first, second]), dim=0)
+        left = torch.nn.functional.normalize(0.3 * between[0, :2] + 0.7 * expected, dim=0)
+        assert torch.allclose(drawn[:2], left, atol=1e-4)
+
+
+def test_a_prior_of_more_kinds_than_the_bundled_one_makes_room() -> None:
+    encoder = MiniSoundEncoder().eval()
+    rows = torch.nn.functional.normalize(torch.randn(70, 256), dim=1)
+    encoder.set_prior(rows, 0.5, torch.ones(70, 384), torch.arange(70.0))
+    assert torch.equal(encoder.prototypes, rows)
+    same = MiniSoundEncoder.like(encoder.state_dict()).to_empty(device="cpu")
+    same.load_state_dict(encoder.state_dict())
+    assert torch.equal(same.reader_offset, torch.arange(70.0))
+    encoder.set_prior(rows[:3], 0.5)
+    assert encoder.prototypes.shape == (58, 256) and not encoder.reader.any()
 
 
 def test_most_taught_sounds_get_no_warning() -> None:

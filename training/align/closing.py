@@ -52,8 +52,7 @@ def close_gap(encoder: MiniSoundEncoder, batches: Batches) -> None:
     matrix, offset = ridge_to_identity(torch.cat(sounds), torch.cat(images), weight, PULL)
     encoder.bridge = (matrix - torch.eye(size)).to(device)
     encoder.bridge_offset = offset.to(device)
-    encoder.prototypes = prototypes(batches).to(device)
-    encoder.prior_share = torch.tensor(PRIOR_SHARE, device=device)
+    encoder.set_prior(prototypes(batches).to(device), PRIOR_SHARE)
 
 
 def _mean_images(batches: Batches, examples: np.ndarray) -> Tensor:
@@ -74,7 +73,7 @@ def _even(names: np.ndarray) -> Tensor:
 
 
 def prototypes(batches: Batches) -> Tensor:
-    """Unit z^V [58 or more, D] that stand for kinds of pictures; rows left over are zeros.
+    """Unit z^V [up to 58, D] that stand for kinds of pictures.
 
     The mean of each class's training pictures where there are 2 to 58 classes; else the centres
     of spherical k-means over the training pictures.
@@ -90,9 +89,7 @@ def prototypes(batches: Batches) -> Tensor:
         centres = torch.stack(rows)
     else:
         centres = spherical_means(embedding, PROTOTYPES)
-    found = torch.zeros(max(PROTOTYPES, len(centres)), embedding.shape[1])
-    found[: len(centres)] = F.normalize(centres, dim=1)
-    return found
+    return F.normalize(centres, dim=1)
 
 
 def spherical_means(rows: Tensor, count: int) -> Tensor:

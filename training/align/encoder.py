@@ -80,7 +80,15 @@ def build_encoder(
 
 def _forget_what_is_fitted(encoder: nn.Module) -> None:
     """Take out what is fitted after training, since it is fitted again."""
-    for name in ("bridge", "bridge_offset", "prototypes", "prior_share", "centres"):
+    for name in (
+        "bridge",
+        "bridge_offset",
+        "prototypes",
+        "prior_share",
+        "reader",
+        "reader_offset",
+        "centres",
+    ):
         buffer = getattr(encoder, name, None)
         if buffer is not None:
             buffer.zero_()

@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from s2v_cli.encoders.mini_image import MINI_SPACE
 from s2v_cli.errors import (
     MissingWeightsError,
     OptionError,
@@ -38,13 +39,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-def mini_without(folder: Path, *roles: str, space: str = "mini") -> Path:
+def mini_without(folder: Path, *roles: str, name: str = "mini") -> Path:
     """The preset mini in a folder of its own, without some of its networks."""
     source = load_preset("mini").folder
     shutil.copytree(source / "mini", folder / "mini")
     head, *parts = (source / "mini.toml").read_text().split("[[weights]]")
     kept = [part for part in parts if not any(f'"{role}"' in part for role in roles)]
-    text = "[[weights]]".join([head.replace('name = "mini"', f'name = "{space}"'), *kept])
+    text = "[[weights]]".join([head.replace('name = "mini"', f'name = "{name}"'), *kept])
     (folder / "preset.toml").write_text(text)
     return folder
 
@@ -203,7 +204,7 @@ def test_clip_ranks_where_it_was_pulled(
 
 
 def test_a_preset_without_an_image_encoder(drawn: Path, classifier: Path, tmp_path: Path) -> None:
-    blind = mini_without(tmp_path / "blind", "image_encoder", space="blind")
+    blind = mini_without(tmp_path / "blind", "image_encoder", name="blind")
     results = evaluate(drawn, tmp_path / "out", blind, classifier=classifier, limit=3)
     assert set(results["rows"]) == {"B", "D"}
     told = "A and C are left out: preset 'blind' has no image encoder."
@@ -318,7 +319,7 @@ def test_a_preset_whose_networks_are_of_two_spaces(
     mixed = mini_without(tmp_path / "mixed")
     text = (mixed / "preset.toml").read_text()
     (mixed / "preset.toml").write_text(
-        text.replace('[space]\nname = "mini"', '[space]\nname = "x"')
+        text.replace(f'[space]\nname = "{MINI_SPACE.name}"', '[space]\nname = "x"')
     )
     with pytest.raises(SpaceError, match="are different embedding spaces"):
         evaluate(drawn, tmp_path / "out", mixed, classifier=classifier, limit=1)
