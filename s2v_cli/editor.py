@@ -21,7 +21,7 @@ from s2v_cli.inversion import (
     shift_embedding,
     tune,
 )
-from s2v_cli.latent import mean_embedding, similarity
+from s2v_cli.latent import similarity
 from s2v_cli.options import GenerateOptions
 from s2v_cli.pipeline import Sound2Vision
 
@@ -202,15 +202,15 @@ def neutral_embedding(model: Sound2Vision) -> Tensor:
     """z2^A [D] where only one sound is given: what the model takes for no sound in particular.
 
     The mean of the sounds that it was taught where its sound encoder holds their means, as `mini`
-    does. Published encoders hold none: for them it is what they make of a nearly silent room,
+    does, and not on the sphere of a space of unit norm: all sounds have that much in common, and
+    whatever more is taken off leads away from all pictures. Published encoders hold none: for them it is what they make of a nearly silent room,
     white noise at -60 dB.
     """
     import torch
 
     encoder = model.sound_encoder
-    unit = model.space.scale == "unit"
     if isinstance(encoder, _KnowsCentres):
-        return mean_embedding(encoder.centres.float(), unit=unit).cpu()
+        return encoder.centres.float().mean(dim=0).cpu()
     chance = torch.Generator().manual_seed(NEUTRAL_SEED)
     samples = round(encoder.window_s * encoder.sample_rate)
     noise = torch.randn(1, samples, generator=chance) * 10 ** (NEUTRAL_DB / 20)

@@ -79,11 +79,10 @@ def explain(
     mean of ds/dA over all windows, frequencies and times; the heat is the rectified sum of the
     weighted channels. The paper does not say which scalar it took.
 
-    Where x is the sound's own picture, s is at its maximum and its gradient vanishes. Then it is
-    the mean over `STEPS` points on the straight line from the feature map of silence to A
-    (Integrated Grad-CAM, Sattarzadeh et al., 2021): what brings the picture of silence nearer to
-    x. Where x is the picture of another sound, the gradient is taken at A alone: what in this
-    sound would speak for that picture.
+    Where x is the sound's own picture, s is at its maximum and its gradient vanishes; where the
+    encoder is sure of what it hears, it is small for other pictures, too. So it is the mean over
+    `STEPS` points on the straight line from the feature map of silence to A (Integrated Grad-CAM,
+    Sattarzadeh et al., 2021): what brings the picture of silence nearer to x.
 
     A generator of many steps is differentiated through its last one.
 
@@ -108,17 +107,14 @@ def explain(
         shown = heard if other is None else _heard(model, encoder, other)
         image = _draw(model, encoder, shown[None], noise, options)
         target = model.image_encoder(image.to(_dtype(model))).float()
-    if other is None:
-        silence = torch.zeros_like(_windows(model, sound))
-        with torch.no_grad():
-            base = encoder.feature_map(encoder.spectrogram(silence))
-        if torch.equal(base, heard):  # of silence nothing is left to explain
-            return _finish(torch.zeros_like(heard).sum(dim=1), spectrogram, image)
-        steps = FEW_STEPS if isinstance(model.generator, DrawsWithOptions) else STEPS
-        shares = (torch.arange(steps, device=heard.device) + 0.5) / steps
-        points = [torch.lerp(base, heard, share) for share in shares.to(heard.dtype)]
-    else:
-        points = [heard]
+    silence = torch.zeros_like(_windows(model, sound))
+    with torch.no_grad():
+        base = encoder.feature_map(encoder.spectrogram(silence))
+    if torch.equal(base, heard):  # of silence nothing is left to explain
+        return _finish(torch.zeros_like(heard).sum(dim=1), spectrogram, image)
+    steps = FEW_STEPS if isinstance(model.generator, DrawsWithOptions) else STEPS
+    shares = (torch.arange(steps, device=heard.device) + 0.5) / steps
+    points = [torch.lerp(base, heard, share) for share in shares.to(heard.dtype)]
     at_once = getattr(model.generator, "pictures_at_once", STEPS)
     gradient = torch.zeros_like(heard)
     for first in range(0, len(points), at_once):

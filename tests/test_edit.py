@@ -77,10 +77,12 @@ def test_a_louder_sound_moves_the_picture_towards_loud_ones(
     mini: Sound2Vision, found: dict[str, Inversion]
 ) -> None:
     editor = Editor(mini)
-    soft, loud = (mini.encode_sound(SEA, SoundOptions(gain_db=db)).embedding for db in (-12, 12))
-    before = editor.draw(found["boat"])
-    after = editor.draw(editor.moved(found["boat"], loud - soft, 4.0))
-    assert editor.nearer(before, after, loud - soft) > 0.02
+    rain = EXAMPLES / "rain.wav"
+    soft, loud = (mini.encode_sound(rain, SoundOptions(gain_db=db)).embedding for db in (-12, 12))
+    for inversion in found.values():
+        before = editor.draw(inversion)
+        after = editor.draw(editor.moved(inversion, loud - soft, 4.0))
+        assert editor.nearer(before, after, loud - soft) > 0.02
 
 
 def test_the_reconstruction_is_nearer_to_the_photo_than_a_picture_of_its_embedding(
@@ -92,8 +94,8 @@ def test_the_reconstruction_is_nearer_to_the_photo_than_a_picture_of_its_embeddi
 def test_neutral_is_the_mean_of_what_was_taught(mini: Sound2Vision) -> None:
     neutral = neutral_embedding(mini)
     centres = mini.sound_encoder.centres  # type: ignore[attr-defined]
-    assert float(neutral.norm()) == pytest.approx(1, abs=1e-5)
-    assert float(neutral @ centres.mean(0) / centres.mean(0).norm()) == pytest.approx(1, abs=1e-5)
+    assert torch.allclose(neutral, centres.float().mean(0), atol=1e-6)
+    assert 0.4 < float(neutral.norm()) < 0.9  # what sounds have in common, not one of them
 
 
 def test_a_photo_is_edited_and_made_again(s2v: RunHere) -> None:

@@ -45,10 +45,10 @@ def same(first: Path | str, second: Path | str) -> bool:
 
 
 def test_speech_becomes_a_face(s2v: RunHere, model: Sound2Vision) -> None:
-    ran = s2v("face", VOICE, "--seed", 4)
+    ran = s2v("face", ROOT / "examples/voice.ogg", "--seed", 4)
     assert (ran.status, ran.out) == (0, "voice.png\n"), ran.err
     assert "unlike" not in ran.err
-    heard = model.encode_speech(VOICE)
+    heard = model.encode_speech(ROOT / "examples/voice.ogg")
     assert heard.space == model.space and heard.familiar
     options = model.preset.generate_options(seed=4)
     (picture,) = model.generate_from_embedding(heard.embedding, options)

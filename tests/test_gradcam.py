@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 EXAMPLES = Path(__file__).parents[1] / "examples"
 RATE, SECONDS = 16_000, 5
 EVENT_S, FIRST_S, SECOND_S = 1.2, 0.6, 3.0
+LEAST_GAIN = 0.35  # mean of what an event's own picture adds to the heat on it
 LEVEL = 0.08  # root mean square of every event
 
 
@@ -108,13 +109,13 @@ def moved(model: Sound2Vision, clips: int = len(PAIRS)) -> list[float]:
 
 
 def test_heat_lies_on_the_only_event(model: Sound2Vision) -> None:
-    assert min(found(model)) > 0.8
+    assert min(found(model)) > 0.7
 
 
 def test_explaining_an_events_picture_moves_the_heat_to_it(model: Sound2Vision) -> None:
     gains = moved(model)
-    assert min(gains) > 0.05
-    assert sum(gains) / len(gains) > 0.25
+    assert sum(gain > 0 for gain in gains) >= len(gains) - 1
+    assert sum(gains) / len(gains) > LEAST_GAIN
 
 
 @pytest.mark.parametrize(
@@ -128,8 +129,8 @@ def test_shuffled_weights_pass_neither(model: Sound2Vision, seed: int) -> None:
     other = shuffled(model, seed)
     assert min(found(other, 2)) < 0.5
     gains = moved(other, 2)
-    assert min(gains) < 0.05
-    assert sum(gains) / len(gains) < 0.25
+    assert min(gains) < 0
+    assert sum(gains) / len(gains) < LEAST_GAIN
 
 
 def test_what_is_explained_is_the_picture_of_gen(model: Sound2Vision) -> None:

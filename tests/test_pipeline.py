@@ -91,7 +91,7 @@ def test_average_is_the_mean_of_the_windows(mini: Sound2Vision, tmp_path: Path) 
 def test_volume_reaches_the_picture(mini: Sound2Vision) -> None:
     soft, loud = (mini.encode_sound(RAIN, SoundOptions(gain_db=g)).embedding for g in (-20, 15))
     assert float(soft @ loud) < 0.995
-    assert difference(mini.generate(RAIN, gain_db=-20)[0], mini.generate(RAIN, gain_db=15)[0]) > 20
+    assert difference(mini.generate(RAIN, gain_db=-20)[0], mini.generate(RAIN, gain_db=15)[0]) > 15
 
 
 def test_the_generator_is_differentiable_in_both_inputs(mini: Sound2Vision) -> None:
