@@ -202,9 +202,9 @@ def neutral_embedding(model: Sound2Vision) -> Tensor:
     """z2^A [D] where only one sound is given: what the model takes for no sound in particular.
 
     The mean of the sounds that it was taught where its sound encoder holds their means, as `mini`
-    does, and not on the sphere of a space of unit norm: all sounds have that much in common, and
-    whatever more is taken off leads away from all pictures. Published encoders hold none: for them it is what they make of a nearly silent room,
-    white noise at -60 dB.
+    does. Of unit norm it is not: all sounds have that much in common, and taking off more leads
+    away from all pictures. Published encoders hold none: for them it is what they make of a nearly
+    silent room, white noise at -60 dB.
     """
     import torch
 
